@@ -1,0 +1,1 @@
+"""The pool: which models are awake, who waits, who leaves."""
