@@ -1,0 +1,1 @@
+"""Engines: one running vLLM server per model, each in a process of its own."""

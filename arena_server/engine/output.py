@@ -1,0 +1,79 @@
+"""An engine's output: a pipe in, lines out, the last ones kept."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections import deque
+from collections.abc import Callable
+
+from arena_server.engine.progress import plain
+
+KEPT_LINES = 200
+MAX_LINE_BYTES = 8192
+
+
+class EngineOutput(asyncio.Protocol):
+    """Reads one engine's stdout and stderr.
+
+    Lines end in a newline, or in a carriage return, as progress bars redraw themselves: those go to
+    `on_progress` alone, so that a bar does not push the real lines out of the kept ones.
+    """
+
+    def __init__(self, on_line: Callable[[str], None], on_progress: Callable[[str], None]) -> None:
+        self._on_line = on_line
+        self._on_progress = on_progress
+        self._rest = b""
+        self._eof = asyncio.Event()
+        self._transport: asyncio.BaseTransport | None = None
+        self.tail: deque[str] = deque(maxlen=KEPT_LINES)
+
+    async def open(self) -> int:
+        """Make the pipe and start reading. Returns the writing end, which the caller closes."""
+        reading, writing = os.pipe()
+        loop = asyncio.get_running_loop()
+        self._transport, _ = await loop.connect_read_pipe(lambda: self, os.fdopen(reading, "rb", 0))
+        return writing
+
+    async def drained(self, timeout_s: float) -> None:
+        """Wait until every writer is gone and all is read, or for `timeout_s` seconds."""
+        try:
+            await asyncio.wait_for(self._eof.wait(), timeout_s)
+        except TimeoutError:
+            self.close()
+
+    def close(self) -> None:
+        """Stop reading."""
+        if self._transport is not None:
+            self._transport.close()
+
+    def data_received(self, data: bytes) -> None:
+        """Split what has come into lines (asyncio.Protocol)."""
+        *lines, self._rest = (self._rest + data).replace(b"\r\n", b"\n").split(b"\n")
+        if len(self._rest) > MAX_LINE_BYTES and b"\r" not in self._rest:
+            lines.append(self._rest)  # an endless line must not grow the daemon
+            self._rest = b""
+        for line in lines:
+            *redrawn, last = line[-MAX_LINE_BYTES:].split(b"\r")
+            for bar in redrawn:
+                self._on_progress(_text(bar))
+            if text := _text(last):
+                self.tail.append(text)
+                self._on_progress(text)
+                self._on_line(text)
+        if b"\r" in self._rest:
+            *redrawn, self._rest = self._rest.split(b"\r")
+            for bar in redrawn:
+                self._on_progress(_text(bar))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Every writer is gone (asyncio.Protocol)."""
+        if text := _text(self._rest):
+            self.tail.append(text)
+            self._on_line(text)
+        self._rest = b""
+        self._eof.set()
+
+
+def _text(line: bytes) -> str:
+    return plain(line.decode(errors="replace"))
