@@ -1,0 +1,92 @@
+"""The request body: read within its limit, and asked for nothing but its `model`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import Request
+from pydantic_core import from_json
+from python_multipart.exceptions import FormParserError
+from python_multipart.multipart import MultipartParser, parse_options_header
+
+from arena_server.errors import BadRequest, BodyTooLarge
+
+MODEL_MISSING = "You must provide a model parameter."
+
+
+async def read_body(request: Request, limit: int) -> bytes:
+    """The whole body. Raises BodyTooLarge over `limit` bytes, as soon as that is known, and ClientDisconnect."""
+    too_large = BodyTooLarge(f"The request body is over {limit} bytes (server.max_body_bytes).")
+    declared = request.headers.get("content-length", "")
+    if declared.isdigit() and int(declared) > limit:
+        raise too_large
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > limit:
+            raise too_large
+    return bytes(body)
+
+
+def model_of(body: bytes, content_type: str) -> str:
+    """The `model` a request names, in JSON or (audio routes) multipart form data. Raises BadRequest."""
+    if content_type.partition(";")[0].strip().lower() == "multipart/form-data":
+        name: Any = _form_field(body, content_type, "model")
+    else:
+        try:
+            request = from_json(body)
+        except ValueError as e:
+            raise BadRequest(f"We could not parse the JSON body of your request: {e}") from None
+        if not isinstance(request, dict):
+            raise BadRequest("The JSON body of your request must be an object.")
+        name = request.get("model")
+    if name is None or name == "":
+        raise BadRequest(MODEL_MISSING, param="model")
+    if not isinstance(name, str):
+        raise BadRequest("`model` must be a string.", param="model")
+    return name
+
+
+def _form_field(body: bytes, content_type: str, wanted: str) -> str | None:
+    """The value of one field of a form; the others, files among them, are passed over."""
+    boundary = parse_options_header(content_type)[1].get(b"boundary")
+    if not boundary:
+        raise BadRequest("The multipart/form-data content type has no boundary.")
+    header, disposition = bytearray(), bytearray()
+    value: bytearray | None = None
+    inside = False
+
+    def header_field(data: bytes, start: int, end: int) -> None:
+        header.extend(data[start:end])
+
+    def header_value(data: bytes, start: int, end: int) -> None:
+        if header.lower() == b"content-disposition":
+            disposition.extend(data[start:end])
+
+    def headers_finished() -> None:
+        nonlocal inside, value
+        inside = parse_options_header(bytes(disposition))[1].get(b"name") == wanted.encode()
+        if inside:
+            value = bytearray()
+
+    def part_data(data: bytes, start: int, end: int) -> None:
+        if inside and value is not None:
+            value.extend(data[start:end])
+
+    parser = MultipartParser(
+        boundary,
+        {
+            "on_part_begin": disposition.clear,
+            "on_header_begin": header.clear,
+            "on_header_field": header_field,
+            "on_header_value": header_value,
+            "on_headers_finished": headers_finished,
+            "on_part_data": part_data,
+        },
+    )
+    try:
+        parser.write(body)
+        parser.finalize()
+    except FormParserError as e:
+        raise BadRequest(f"We could not parse the form data of your request: {e}") from None
+    return None if value is None else value.decode(errors="replace")

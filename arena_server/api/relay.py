@@ -1,0 +1,137 @@
+"""The relay: one request to one engine, and its answer back, bytes as they come.
+
+Nothing is buffered, nothing rewritten. The lease on the engine ends when the last byte has left, or when
+the client has gone; then the connection to the engine is closed, on which vLLM aborts the request.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterable
+
+import aiohttp
+from fastapi import Response
+from multidict import CIMultiDict
+from starlette.types import Receive, Scope, Send
+
+from arena_server.api.errors import error_event
+from arena_server.errors import ArenaError, EngineDied, ShuttingDown
+from arena_server.pool.pool import Pool
+
+logger = logging.getLogger(__name__)
+
+# RFC 9110, 7.6.1: these speak of one connection, not of the message.
+HOP_BY_HOP = frozenset(
+    b"connection keep-alive proxy-authenticate proxy-authorization proxy-connection te trailer transfer-encoding "
+    b"upgrade".split()
+)
+# Of no concern to the engine: what the client shows to be let in, and what describes this hop.
+KEPT_FROM_ENGINE = HOP_BY_HOP | {b"host", b"content-length", b"expect", b"authorization", b"x-api-key", b"cookie"}
+# The daemon's server puts its own.
+KEPT_FROM_CLIENT = HOP_BY_HOP | {b"server", b"date"}
+
+Header = tuple[bytes, bytes]
+
+
+def end_to_end(headers: Iterable[Header], left_out: frozenset[bytes]) -> list[Header]:
+    """The headers that travel on: without `left_out` and those that Connection names. Names come in lower case."""
+    pairs = [(name.lower(), value) for name, value in headers]
+    named = {token.strip().lower() for name, value in pairs if name == b"connection" for token in value.split(b",")}
+    return [(name, value) for name, value in pairs if name not in left_out and name not in named]
+
+
+class RelayedResponse(Response):
+    """A response that is fetched from the model's engine while it is sent."""
+
+    def __init__(self, pool: Pool, model: str, path: str, headers: Iterable[Header], body: bytes) -> None:
+        """`path` is the engine's route (with its query, if any); `headers` and `body` are the client's."""
+        super().__init__()
+        self._pool = pool
+        self._model = model
+        self._path = path
+        self._request_headers = CIMultiDict(
+            (name.decode("latin-1"), value.decode("latin-1")) for name, value in end_to_end(headers, KEPT_FROM_ENGINE)
+        )
+        self._request_body = body
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Relay (ASGI), giving up at once when the client goes."""
+        task = asyncio.current_task()
+        assert task is not None
+        left = False
+
+        async def watch() -> None:
+            nonlocal left
+            # The body has been read: the next message can only be the client's going.
+            while (await receive())["type"] != "http.disconnect":
+                pass
+            left = True
+            task.cancel()
+
+        watcher = asyncio.create_task(watch())
+        try:
+            await self._relay(send)
+        except asyncio.CancelledError:
+            if not left or task.uncancel() > 0:
+                raise
+            logger.debug("The client of a request to %s left", self._model)
+        finally:
+            watcher.cancel()
+
+    async def _relay(self, send: Send) -> None:
+        async with self._pool.lease([self._model]) as lease:
+            client = lease.engines[self._model].client
+            answer = _Answer(send, self._path)
+            try:
+                async with client.post(
+                    self._path, data=self._request_body, headers=self._request_headers, allow_redirects=False
+                ) as upstream:
+                    await answer.start(upstream.status, upstream.raw_headers)
+                    async for chunk in upstream.content.iter_any():
+                        await answer.add(chunk)
+                await answer.finish()
+            except aiohttp.ClientError as e:
+                logger.warning("The engine of %s ended while it answered: %s", self._model, e or type(e).__name__)
+                message = (
+                    f"The engine of model `{self._model}` ended while it answered. The next request starts it again."
+                )
+                await answer.fail(EngineDied(message, retry_after_s=1))
+            except asyncio.CancelledError:
+                # At shutdown, after the grace. (To a client that left, this goes nowhere.)
+                await answer.fail(ShuttingDown("The server is shutting down."))
+                raise
+
+
+class _Answer:
+    """What the client has of its answer so far."""
+
+    def __init__(self, send: Send, path: str) -> None:
+        self._send = send
+        self._path = path
+        self._started = False
+        self._stream = False
+
+    async def start(self, status: int, headers: Iterable[Header]) -> None:
+        kept = end_to_end(headers, KEPT_FROM_CLIENT)
+        self._stream = any(n == b"content-type" and v.startswith(b"text/event-stream") for n, v in kept)
+        self._started = True
+        await self._send({"type": "http.response.start", "status": status, "headers": kept})
+
+    async def add(self, chunk: bytes) -> None:
+        await self._send({"type": "http.response.body", "body": chunk, "more_body": True})
+
+    async def finish(self) -> None:
+        await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def fail(self, error: ArenaError) -> None:
+        """End with an error: as the response if nothing has left yet, as an event in a stream.
+
+        Any other answer that has begun is left incomplete, on which the server closes the connection: the client sees
+        that it is cut, and cannot take it for whole.
+        """
+        if not self._started:
+            raise error
+        if self._stream:
+            await self.add(error_event(error, self._path))
+            await self.finish()
