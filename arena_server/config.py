@@ -131,9 +131,6 @@ class PoolConfig(Section):
         default=None, ge=0, description="Seconds a request leaves busy models alone; none: the measured cost of a swap"
     )
     load_timeout_s: float = Field(default=1800.0, gt=0, description="Seconds an engine may take to start")
-    stop_timeout_s: float = Field(
-        default=10.0, gt=0, description="Seconds an engine may take to stop before it is killed"
-    )
 
 
 class ModelConfig(Section):

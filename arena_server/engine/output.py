@@ -26,6 +26,7 @@ class EngineOutput(asyncio.Protocol):
         self._rest = b""
         self._eof = asyncio.Event()
         self._transport: asyncio.BaseTransport | None = None
+        self._since_mark = 0
         self.tail: deque[str] = deque(maxlen=KEPT_LINES)
 
     async def open(self) -> int:
@@ -34,6 +35,15 @@ class EngineOutput(asyncio.Protocol):
         loop = asyncio.get_running_loop()
         self._transport, _ = await loop.connect_read_pipe(lambda: self, os.fdopen(reading, "rb", 0))
         return writing
+
+    def mark(self) -> None:
+        """Remember this moment, for `tail_since_mark`."""
+        self._since_mark = 0
+
+    @property
+    def tail_since_mark(self) -> list[str]:
+        """Those of the kept lines that came since `mark`."""
+        return list(self.tail)[len(self.tail) - min(self._since_mark, len(self.tail)) :]
 
     async def drained(self, timeout_s: float) -> None:
         """Wait until every writer is gone and all is read, or for `timeout_s` seconds."""
@@ -57,10 +67,7 @@ class EngineOutput(asyncio.Protocol):
             *redrawn, last = line[-MAX_LINE_BYTES:].split(b"\r")
             for bar in redrawn:
                 self._on_progress(_text(bar))
-            if text := _text(last):
-                self.tail.append(text)
-                self._on_progress(text)
-                self._on_line(text)
+            self._add(_text(last))
         if b"\r" in self._rest:
             *redrawn, self._rest = self._rest.split(b"\r")
             for bar in redrawn:
@@ -68,11 +75,16 @@ class EngineOutput(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Every writer is gone (asyncio.Protocol)."""
-        if text := _text(self._rest):
-            self.tail.append(text)
-            self._on_line(text)
+        self._add(_text(self._rest))
         self._rest = b""
         self._eof.set()
+
+    def _add(self, line: str) -> None:
+        if line:
+            self.tail.append(line)
+            self._since_mark += 1
+            self._on_progress(line)
+            self._on_line(line)
 
 
 def _text(line: bytes) -> str:

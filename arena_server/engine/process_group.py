@@ -15,7 +15,7 @@ _TRACKER = b"multiprocessing.resource_tracker"
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A living process of a group: pid and the title it shows in `ps` (15 bytes at most)."""
+    """A living process of a group: its pid, and the beginning of the command line that `ps` shows."""
 
     pid: int
     title: str
@@ -28,11 +28,11 @@ def members(pgid: int) -> list[Member]:
         if not entry.name.isdigit():
             continue
         with contextlib.suppress(OSError):
-            # "pid (title) state ppid pgrp ...": the title may hold blanks and brackets (proc(5))
-            head, _, tail = (entry / "stat").read_text().rpartition(")")
-            state, _, group = tail.split()[:3]
+            # "pid (name) state ppid pgrp ...": the name may hold blanks and brackets (proc(5))
+            state, _, group = (entry / "stat").read_text().rpartition(")")[2].split()[:3]
             if int(group) == pgid and state not in "ZX":
-                found.append(Member(int(entry.name), head.partition("(")[2]))
+                title = (entry / "cmdline").read_bytes().partition(b"\0")[0].decode(errors="replace")
+                found.append(Member(int(entry.name), title))
     return found
 
 

@@ -30,6 +30,8 @@ _PREFIX = re.compile(
 )
 _EXCEPTION = re.compile(r"^(?:[A-Za-z_]\w*\.)*[A-Z]\w*(?:Error|Exception|Interrupt|Exit|NotFound)\b.*:\s*\S")
 _ARGPARSE = re.compile(r"^vllm serve: error: (.+)")
+# "1 validation error for ModelConfig": what is wrong stands on the next line.
+_CONTINUED = re.compile(r"validation errors? for \w+$")
 # Raised because of another failure, which was printed before it.
 _CONSEQUENCE = re.compile(r"Engine core initialization failed|[Ww]orker(?:Proc)? .*failed|See root cause above")
 
@@ -65,11 +67,13 @@ def failure_reason(lines: Iterable[str]) -> str | None:
     vLLM prints the root cause where it happened (a worker, say), then one wrapper for each process above.
     """
     echo = None
-    for line in lines:
-        text = _PREFIX.sub("", line, count=1).strip()
+    texts = [_PREFIX.sub("", line, count=1).strip() for line in lines]
+    for text, following in zip(texts, [*texts[1:], ""], strict=True):
         if usage := _ARGPARSE.match(text):
             return usage.group(1)
         if _EXCEPTION.match(text):
+            if _CONTINUED.search(text):
+                return following or text
             if not _CONSEQUENCE.search(text):
                 return text
             echo = echo or text

@@ -104,6 +104,7 @@ class VllmEngine:
                 f"not ready after {self._load_timeout_s:g} s (pool.load_timeout_s); it was {phase}"
             ) from None
         self._progress = None
+        self._output.mark()
         self._watch(self._process)
 
     async def stop(self) -> None:
@@ -115,7 +116,9 @@ class VllmEngine:
         self._unwatch()
         self._progress = None
         if self._client is not None:
-            await self._client.close()
+            # Not closed: aiohttp would forget whoever still reads an answer, who would then wait for ever. Connections end
+            # with the engine, and the session keeps none that is idle.
+            self._client.detach()
             self._client = None
         if self._process is not None:
             self._launcher.kill(self._process)
@@ -179,7 +182,8 @@ class VllmEngine:
         self._watched.clear()
 
     def _reason(self, what: str) -> str:
-        return failure_reason(self.log_tail) or what
+        lines = self._output.tail_since_mark if self._output is not None else []
+        return failure_reason(lines) or what
 
     def _log(self, line: str) -> None:
         self._logger.log(log_level(line), "[%s] %s", self._name, line)
