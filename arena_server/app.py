@@ -68,7 +68,7 @@ def serve(config: Config) -> int:
     probe = open_probe()
     homes = check_devices(config, probe.devices)
     set_up_logging(config.log_level)
-    listener = _listen(config.server.host, config.server.port)
+    listener = _listen(config)
     run_dir = make_run_dir(config.run_dir)
     try:
         daemon = build(config, probe, homes, run_dir)
@@ -165,13 +165,16 @@ def _engine_environment(config: Config, *, gpu: bool) -> dict[str, str]:
     return {name: value for name, value in defaults.items() if name not in os.environ}
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def _listen(config: Config) -> socket.socket:
     """The public port, bound before anything is started. Raises ConfigError."""
+    host, port = config.server.host, config.server.port
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
         return socket.create_server(address[:2], family=family, backlog=2048)
     except OSError as e:
-        raise ConfigError([f"server: cannot listen on {host}:{port}: {e.strerror or e}"]) from None
+        # asyncio's and socket's own texts repeat the address.
+        why = os.strerror(e.errno) if e.errno and e.errno > 0 else e.strerror
+        raise ConfigError([f"{config.file}: server: cannot listen on {host}:{port}: {why}"]) from None
 
 
 def _announce(config: Config, probe: MemoryProbe, listener: socket.socket) -> None:

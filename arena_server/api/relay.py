@@ -7,6 +7,7 @@ the client has gone; then the connection to the engine is closed, on which vLLM 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Iterable
 
@@ -20,6 +21,10 @@ from arena_server.errors import ArenaError, EngineDied, ShuttingDown
 from arena_server.pool.pool import Pool
 
 logger = logging.getLogger(__name__)
+
+# An engine's end is noticed within milliseconds; this is for a machine that is very busy.
+HEARS_OF_DEATH_S = 5.0
+ATTEMPTS = 3
 
 # RFC 9110, 7.6.1: these speak of one connection, not of the message.
 HOP_BY_HOP = frozenset(
@@ -80,17 +85,25 @@ class RelayedResponse(Response):
             watcher.cancel()
 
     async def _relay(self, send: Send) -> None:
+        answer = _Answer(send, self._path)
+        for _ in range(ATTEMPTS):
+            if await self._attempt(answer):
+                return
+        raise EngineDied(f"The engine of model `{self._model}` takes no requests.", retry_after_s=1)
+
+    async def _attempt(self, answer: _Answer) -> bool:
+        """Ask the engine once. False if it was gone before it took the request: then a new one may be asked."""
         async with self._pool.lease([self._model]) as lease:
-            client = lease.engines[self._model].client
-            answer = _Answer(send, self._path)
+            engine = lease.engines[self._model]
             try:
-                async with client.post(
-                    self._path, data=self._request_body, headers=self._request_headers, allow_redirects=False
-                ) as upstream:
-                    await answer.start(upstream.status, upstream.raw_headers)
-                    async for chunk in upstream.content.iter_any():
-                        await answer.add(chunk)
-                await answer.finish()
+                await self._stream(engine.client, answer)
+            except aiohttp.ClientConnectorError as e:
+                # Its processes are dead and the pool is about to hear of it; what is asked then waits for a new load.
+                logger.debug("The engine of %s is gone: %s", self._model, e)
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(HEARS_OF_DEATH_S):
+                        await engine.died()
+                return False
             except aiohttp.ClientError as e:
                 logger.warning("The engine of %s ended while it answered: %s", self._model, e or type(e).__name__)
                 message = (
@@ -101,6 +114,16 @@ class RelayedResponse(Response):
                 # At shutdown, after the grace. (To a client that left, this goes nowhere.)
                 await answer.fail(ShuttingDown("The server is shutting down."))
                 raise
+        return True
+
+    async def _stream(self, engine: aiohttp.ClientSession, answer: _Answer) -> None:
+        async with engine.post(
+            self._path, data=self._request_body, headers=self._request_headers, allow_redirects=False
+        ) as upstream:
+            await answer.start(upstream.status, upstream.raw_headers)
+            async for chunk in upstream.content.iter_any():
+                await answer.add(chunk)
+        await answer.finish()
 
 
 class _Answer:

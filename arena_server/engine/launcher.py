@@ -80,9 +80,9 @@ class Launcher:
     ) -> EngineProcess:
         """Start an engine process and return once it exists, which can take as long as vLLM's imports.
 
-        `name` is shown in `ps`; `argv` follows `vllm serve`; `env` is added to the zygote's environment; `log_fd` becomes
-        its stdout and stderr and stays the caller's to close; `fresh` asks for a new interpreter, for settings that
-        are read at import.
+        `name` is shown in `ps`; `argv` follows `vllm serve`; `env` is added to the zygote's environment; `log_fd`
+        becomes its stdout and stderr and stays the caller's to close; `fresh` asks for a new interpreter, for settings
+        that are read at import.
         Raises EngineError if the zygote cannot be started or dies meanwhile.
         """
         zygote = await self._ensure_zygote()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import re
 from collections.abc import Iterable
@@ -68,7 +69,7 @@ def failure_reason(lines: Iterable[str]) -> str | None:
     """
     echo = None
     texts = [_PREFIX.sub("", line, count=1).strip() for line in lines]
-    for text, following in zip(texts, [*texts[1:], ""], strict=True):
+    for text, following in itertools.zip_longest(texts, texts[1:], fillvalue=""):
         if usage := _ARGPARSE.match(text):
             return usage.group(1)
         if _EXCEPTION.match(text):

@@ -116,8 +116,8 @@ class VllmEngine:
         self._unwatch()
         self._progress = None
         if self._client is not None:
-            # Not closed: aiohttp would forget whoever still reads an answer, who would then wait for ever. Connections end
-            # with the engine, and the session keeps none that is idle.
+            # Not closed: aiohttp would forget whoever still reads an answer, who would then wait for ever. Connections
+            # end with the engine, and the session keeps none that is idle.
             self._client.detach()
             self._client = None
         if self._process is not None:
