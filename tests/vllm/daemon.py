@@ -1,0 +1,162 @@
+"""A real daemon in its own process, as a user runs it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import psutil
+import yaml
+
+from arena_server.demo.daemon import ENGINE_ARGS, free_port
+
+
+def model_config(path: Path, **more: Any) -> dict[str, Any]:
+    """The configuration of one demo model."""
+    return {"model": str(path), "gpu_memory_utilization": 0.05, "engine_args": dict(ENGINE_ARGS), **more}
+
+
+class Daemon:
+    """`arena-server serve` in a process of its own; `with` ends it and checks that nothing is left of it."""
+
+    def __init__(
+        self, directory: Path, models: Mapping[str, Any], *, env: Mapping[str, str] | None = None, **config: Any
+    ) -> None:
+        """`config` are further sections of the configuration, `env` further environment variables."""
+        self.env = {**os.environ, **(env or {})}
+        self.directory = directory
+        self.port = free_port(0)
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.log = directory / "daemon.log"
+        self.run_dir = directory / "run"
+        # short: Unix sockets live below it
+        content = {
+            "server": {"port": self.port, **config.pop("server", {})},
+            "state_dir": str(directory / "state"),
+            "run_dir": str(self.run_dir),
+            "models": dict(models),
+            **config,
+        }
+        self.config = directory / "arena.yaml"
+        self.config.write_text(yaml.safe_dump(content, sort_keys=False))
+        self.process: subprocess.Popen[bytes] | None = None
+        self._seen: set[psutil.Process] = set()
+
+    def __enter__(self) -> Daemon:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.process is not None and self.process.poll() is None:
+            self.note_processes()
+            self.process.send_signal(signal.SIGTERM)
+            assert self.process.wait(60) == 0, self.tail()
+        assert not self.left(), "processes outlived the daemon"
+
+    def start(self, wait_s: float = 20) -> None:
+        """Start it, and wait until it answers /health."""
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "arena_server", "serve", "--config", str(self.config)],
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                env=self.env,
+            )
+        self.wait_until(self._healthy, "the daemon to answer", wait_s)
+
+    def _healthy(self) -> bool:
+        assert self.process is not None
+        assert self.process.poll() is None, self.tail()
+        with contextlib.suppress(OSError):
+            self.health()
+            return True
+        return False
+
+    def tail(self) -> str:
+        """The end of its log."""
+        return self.log.read_text(errors="replace")[-4000:]
+
+    def get(self, path: str) -> Any:
+        """The JSON behind a GET."""
+        with urllib.request.urlopen(self.url + path, timeout=30) as response:
+            return json.loads(response.read())
+
+    def health(self) -> dict[str, Any]:
+        """`GET /health`."""
+        body: dict[str, Any] = self.get("/health")
+        return body
+
+    def model(self, name: str) -> dict[str, Any]:
+        """One model of `GET /health`."""
+        state: dict[str, Any] = self.health()["models"][name]
+        return state
+
+    def loads(self, name: str) -> int:
+        """How often the model has been loaded so far."""
+        return sum(line.endswith(f" Loading {name}") for line in self.log.read_text().splitlines())
+
+    def socket_of(self, name: str) -> Path:
+        """The private socket of a loaded engine."""
+        number = list(self.health()["models"]).index(name) + 1
+        (mine,) = self.run_dir.iterdir()
+        return mine / str(number) / "http.sock"
+
+    def wait_until(self, condition: Callable[[], bool], what: str, limit_s: float = 60) -> None:
+        """Poll until the condition holds."""
+        deadline = time.monotonic() + limit_s
+        while not condition():
+            assert time.monotonic() < deadline, f"waited {limit_s} s for {what}\n{self.tail()}"
+            time.sleep(0.02)
+
+    async def until(self, condition: Callable[[], bool], what: str, limit_s: float = 60) -> None:
+        """As `wait_until`, letting the test's own tasks run."""
+        await asyncio.to_thread(self.wait_until, condition, what, limit_s)
+
+    def processes(self) -> list[psutil.Process]:
+        """Every living process below the daemon, zombies left out."""
+        assert self.process is not None
+        with contextlib.suppress(psutil.NoSuchProcess):
+            return [p for p in psutil.Process(self.process.pid).children(recursive=True) if _lives(p)]
+        return []
+
+    def titled(self, beginning: str) -> list[psutil.Process]:
+        """Those whose command line begins so, as `ps` shows it."""
+        return [p for p in self.processes() if " ".join(p.cmdline()).startswith(beginning)]
+
+    def core_of(self, model: str) -> psutil.Process:
+        """The EngineCore process of a model."""
+        (engine,) = self.titled(f"arena-server: engine {model}")
+        return next(p for p in engine.children(recursive=True) if p.cmdline()[0].startswith("VLLM::EngineCore"))
+
+    def note_processes(self) -> None:
+        """Remember what runs now, for `left`."""
+        self._seen.update(self.processes())
+
+    def left(self) -> list[psutil.Process]:
+        """Those of the remembered processes that still live."""
+        return [p for p in self._seen if _lives(p)]
+
+    def kill(self) -> None:
+        """SIGKILL."""
+        assert self.process is not None
+        self.note_processes()
+        os.kill(self.process.pid, signal.SIGKILL)
+        self.process.wait(10)
+
+
+def _lives(process: psutil.Process) -> bool:
+    try:
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False

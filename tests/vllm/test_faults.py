@@ -1,0 +1,99 @@
+"""What happens when a process is killed."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+from arena_server.demo.models import DemoModel
+from tests.vllm.daemon import Daemon, model_config
+from tests.vllm.test_serving import LLAMA, MISTRAL, Stream, greedy
+
+
+@pytest.fixture(scope="module")
+def daemon(directory: Path, models: dict[str, DemoModel]) -> Iterator[Daemon]:
+    configured = {name: model_config(models[name].path) for name in (LLAMA, MISTRAL)}
+    with Daemon(directory, configured) as running:
+        yield running
+
+
+@pytest.fixture
+async def client(daemon: Daemon) -> AsyncIterator[aiohttp.ClientSession]:
+    async with aiohttp.ClientSession(daemon.url, timeout=aiohttp.ClientTimeout(total=120)) as session:
+        yield session
+
+
+async def both_streaming(client: aiohttp.ClientSession, tokens: int) -> tuple[Stream, Stream]:
+    await asyncio.gather(greedy(client, LLAMA), greedy(client, MISTRAL))
+    a, b = Stream(client, LLAMA, tokens), Stream(client, MISTRAL, tokens)
+    await asyncio.gather(a.begun.wait(), b.begun.wait())
+    return a, b
+
+
+@pytest.mark.parametrize("victim", ["EngineCore", "server"])
+async def test_a_killed_engine_ends_its_own_streams_with_an_error_and_is_loaded_again(
+    daemon: Daemon, client: aiohttp.ClientSession, victim: str
+) -> None:
+    before = await greedy(client, LLAMA)
+    a, b = await both_streaming(client, 1500)
+    process = daemon.core_of(LLAMA) if victim == "EngineCore" else daemon.titled(f"arena-server: engine {LLAMA}")[0]
+    process.send_signal(signal.SIGKILL)
+    await a.task
+    assert len(a.errors) == 1, "the stream must end in an error event"
+    assert a.usage is None, "and must not look complete"
+    await b.task
+    assert not b.errors
+    assert b.usage is not None
+    assert b.usage["completion_tokens"] == 1500
+    assert daemon.loads(MISTRAL) == 1, "the other model never notices"
+    assert await greedy(client, LLAMA) == before
+    assert daemon.model(LLAMA)["error"] is None
+
+
+async def test_a_killed_zygote_is_replaced_and_its_engines_come_back_on_demand(
+    daemon: Daemon, client: aiohttp.ClientSession
+) -> None:
+    a, b = await both_streaming(client, 1900)
+    daemon.note_processes()
+    (zygote,) = daemon.titled("arena-server: zygote")
+    zygote.send_signal(signal.SIGKILL)
+    await asyncio.gather(a.task, b.task)
+    assert len(a.errors) == len(b.errors) == 1
+    assert await greedy(client, LLAMA)
+    assert await greedy(client, MISTRAL)
+    (new,) = daemon.titled("arena-server: zygote")
+    assert new.pid != zygote.pid
+    assert not daemon.left(), "processes outlived the zygote"
+
+
+async def test_nothing_outlives_a_killed_daemon(daemon: Daemon, client: aiohttp.ClientSession) -> None:
+    a, b = await both_streaming(client, 1900)
+    daemon.kill()
+    await asyncio.gather(a.task, b.task, return_exceptions=True)
+    await daemon.until(lambda: not daemon.left(), "the daemon's processes to end", 5)
+    # The next one starts as if nothing had been, and clears away what the killed one left on disk.
+    daemon.start()
+    assert await greedy(client, LLAMA)
+    assert len(list(daemon.run_dir.iterdir())) == 1
+
+
+async def test_sigterm_lets_running_streams_finish_and_refuses_who_waits(
+    daemon: Daemon, client: aiohttp.ClientSession
+) -> None:
+    stream = Stream(client, LLAMA, 600)
+    await stream.begun.wait()
+    assert daemon.process is not None
+    daemon.note_processes()
+    daemon.process.send_signal(signal.SIGTERM)
+    await stream.task
+    assert not stream.errors
+    assert stream.usage is not None
+    assert stream.usage["completion_tokens"] == 600
+    assert await asyncio.to_thread(daemon.process.wait, 30) == 0
+    assert not daemon.left()
+    assert not daemon.run_dir.exists()
