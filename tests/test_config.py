@@ -71,7 +71,6 @@ def test_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
             "max_wait_s": 600.0,
             "patience_s": None,
             "load_timeout_s": 1800.0,
-            "stop_timeout_s": 10.0,
         },
         "engine_start": "fork",
         "state_dir": Path("/state/arena-server"),
@@ -165,7 +164,7 @@ NAME = "must be 1 to 200 letters, digits and `/ . : - _ @ +`"
             f"pool: {{zzz: 5}}\n{OK}",
             [
                 "pool.zzz: unknown key (known keys: max_awake_models, memory_reserve, max_queue, max_wait_s, "
-                "patience_s, load_timeout_s, stop_timeout_s)"
+                "patience_s, load_timeout_s)"
             ],
         ),
         (f"server: {{port: 65536}}\n{OK}", ["server.port: must be at most 65535, not 65536"]),
