@@ -24,18 +24,18 @@ def error_response(error: ArenaError) -> JSONResponse:
     return JSONResponse(error.body(), error.status, headers)
 
 
-def error_event(error: ArenaError, path: str) -> bytes:
-    """The error as the last server-sent event of a stream that has begun, in the dialect of the route `path`.
+def error_event(error: ArenaError, route: str) -> bytes:
+    """The error as the last server-sent event of a stream that has begun, in the dialect of the route.
 
     Chat and completions streams carry `{"error": ...}` and end with [DONE], as vLLM's own do; /v1/responses and
     /v1/messages have a typed `error` event (OpenAI's and Anthropic's streaming references).
     """
     body: dict[str, Any] = error.body()
-    # A blank line first: the engine may have been cut off in the middle of an event.
-    if path == "/v1/messages":
+    # A blank line first: the engine may have been cut off between the lines of an event.
+    if route == "/v1/messages":
         body = {"type": "error", "error": {"type": "api_error", "message": error.message}}
         return b"\n\nevent: error\ndata: " + json.dumps(body).encode() + b"\n\n"
-    if path == "/v1/responses":
+    if route == "/v1/responses":
         body = {"type": "error", "code": error.code, "message": error.message, "param": None, **body}
         return b"\n\nevent: error\ndata: " + json.dumps(body).encode() + b"\n\n"
     return b"\n\ndata: " + json.dumps(body).encode() + b"\n\ndata: [DONE]\n\n"

@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field
 from arena_server import __version__
 from arena_server.clock import Clock
 from arena_server.config import ModelConfig
-from arena_server.gpu.probe import MemoryProbe
+from arena_server.gpu.probe import MemoryProbe, ProbeError
 from arena_server.pool.pool import ModelView, Pool
 from arena_server.pool.residency import Residency
 
@@ -46,7 +46,9 @@ class DeviceHealth(BaseModel):
     name: str
     total_bytes: int
     reserved_bytes: int = Field(description="Given by the pool to engines")
-    used_bytes: int = Field(description="In use by whomever, as NVML says (host RAM where there is no GPU)")
+    used_bytes: int | None = Field(
+        description="In use by whomever, as NVML says (host RAM where there is no GPU); null if it does not answer"
+    )
 
 
 class Health(BaseModel):
@@ -90,6 +92,12 @@ def health_router(
             retry_in_s=_rounded(view.retry_in_s),
         )
 
+    def used_bytes(device: int) -> int | None:
+        try:
+            return probe.used_bytes(device)
+        except ProbeError:
+            return None
+
     @router.get("/health", summary="State of the pool, its models and devices")
     async def health() -> Health:
         views = pool.views()
@@ -106,7 +114,7 @@ def health_router(
                     name=device.name,
                     total_bytes=device.total_bytes,
                     reserved_bytes=pool.reserved_bytes(device.index),
-                    used_bytes=probe.used_bytes(device.index),
+                    used_bytes=used_bytes(device.index),
                 )
                 for device in probe.devices
             ],

@@ -25,6 +25,7 @@ logger = logging.getLogger(__name__)
 # An engine's end is noticed within milliseconds; this is for a machine that is very busy.
 HEARS_OF_DEATH_S = 5.0
 ATTEMPTS = 3
+LONGEST_LINE_BYTES = 1 << 20
 
 # RFC 9110, 7.6.1: these speak of one connection, not of the message.
 HOP_BY_HOP = frozenset(
@@ -85,7 +86,7 @@ class RelayedResponse(Response):
             watcher.cancel()
 
     async def _relay(self, send: Send) -> None:
-        answer = _Answer(send, self._path)
+        answer = _Answer(send, self._path.partition("?")[0])
         for _ in range(ATTEMPTS):
             if await self._attempt(answer):
                 return
@@ -129,11 +130,12 @@ class RelayedResponse(Response):
 class _Answer:
     """What the client has of its answer so far."""
 
-    def __init__(self, send: Send, path: str) -> None:
+    def __init__(self, send: Send, route: str) -> None:
         self._send = send
-        self._path = path
+        self._route = route
         self._started = False
         self._stream = False
+        self._rest = b""
 
     async def start(self, status: int, headers: Iterable[Header]) -> None:
         kept = end_to_end(headers, KEPT_FROM_CLIENT)
@@ -142,10 +144,21 @@ class _Answer:
         await self._send({"type": "http.response.start", "status": status, "headers": kept})
 
     async def add(self, chunk: bytes) -> None:
-        await self._send({"type": "http.response.body", "body": chunk, "more_body": True})
+        """Send on what has come.
+
+        In a stream of events the beginning of a line waits for the rest of it (the engine writes whole lines, so this
+        is rare): if the engine dies there, half a line and then an error event would be neither to the client.
+        """
+        if self._stream and (self._rest or not chunk.endswith(b"\n")):
+            lines, newline, rest = (self._rest + chunk).rpartition(b"\n")
+            if len(rest) > LONGEST_LINE_BYTES:
+                lines, newline, rest = lines + newline + rest, b"", b""
+            chunk, self._rest = lines + newline, rest
+        if chunk:
+            await self._send({"type": "http.response.body", "body": chunk, "more_body": True})
 
     async def finish(self) -> None:
-        await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+        await self._send({"type": "http.response.body", "body": self._rest, "more_body": False})
 
     async def fail(self, error: ArenaError) -> None:
         """End with an error: as the response if nothing has left yet, as an event in a stream.
@@ -156,5 +169,6 @@ class _Answer:
         if not self._started:
             raise error
         if self._stream:
-            await self.add(error_event(error, self._path))
+            self._rest = b""
+            await self.add(error_event(error, self._route))
             await self.finish()

@@ -11,6 +11,10 @@ import psutil
 from arena_server.devices import DeviceInfo
 
 
+class ProbeError(Exception):
+    """A device cannot be asked (it fell off the bus, say); the text is the driver's reason."""
+
+
 class MemoryProbe(Protocol):
     """Reads device memory."""
 
@@ -25,7 +29,7 @@ class MemoryProbe(Protocol):
         ...
 
     def used_bytes(self, index: int) -> int:
-        """Bytes in use on the device now, by whomever."""
+        """Bytes in use on the device now, by whomever. Raises ProbeError."""
         ...
 
 
@@ -63,7 +67,10 @@ class NvmlProbe:
 
     def used_bytes(self, index: int) -> int:
         """See `MemoryProbe`."""
-        return int(self._nvml.nvmlDeviceGetMemoryInfo(self._handles[index]).used)
+        try:
+            return int(self._nvml.nvmlDeviceGetMemoryInfo(self._handles[index]).used)
+        except self._nvml.NVMLError as e:
+            raise ProbeError(str(e)) from e
 
 
 def _is_visible(index: int, uuid: str, visible: str | None) -> bool:

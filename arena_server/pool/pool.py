@@ -73,7 +73,8 @@ class Pool:
         self._memory = memory
         self._clock = clock
         self._tickets = itertools.count(1)
-        self._waiting: dict[int, asyncio.Future[None]] = {}
+        self._waiting: dict[int, asyncio.Future[None]] = {}  # by ticket, until answered
+        self._open: set[int] = set()  # tickets that the core knows: waiting or granted
         self._tasks: set[asyncio.Task[None]] = set()
         self._watches: dict[str, asyncio.Task[None]] = {}
         self._timer: asyncio.TimerHandle | None = None
@@ -91,20 +92,22 @@ class Pool:
         Cancelling the wait gives up the place in the queue; a load it caused goes on. Raises ModelUnavailable,
         QueueFull, WaitLimit, ModelsDoNotFitTogether or ShuttingDown.
         """
+        if self._closed:
+            raise ShuttingDown("The server is shutting down.")
         names = frozenset(models)
         ticket = next(self._tickets)
         answer = self._waiting[ticket] = asyncio.get_running_loop().create_future()
+        self._open.add(ticket)
         self._feed(Request(ticket, names))
         try:
             await answer
         except asyncio.CancelledError:
-            # Also when the grant came in the same turn of the loop as the cancellation.
-            if answer.cancelled() or answer.exception() is None:
-                self._feed(Release(ticket))
+            # Waiting, or granted (or refused) in the same turn of the loop as the cancellation.
+            self._give_back(ticket)
             raise
         finally:
             self._waiting.pop(ticket, None)
-        return Lease({name: self._engines[name] for name in names}, lambda: self._feed(Release(ticket)))
+        return Lease({name: self._engines[name] for name in names}, lambda: self._give_back(ticket))
 
     def views(self) -> list[ModelView]:
         """Every model as it is now, in the order of the configuration."""
@@ -142,7 +145,17 @@ class Pool:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        await asyncio.gather(*(engine.stop() for engine in self._engines.values()))
+        engines = list(self._engines.values())
+        for engine, result in zip(
+            engines, await asyncio.gather(*(e.stop() for e in engines), return_exceptions=True), strict=True
+        ):
+            if isinstance(result, BaseException):
+                logger.error("Stopping %s", engine.name, exc_info=result)
+
+    def _give_back(self, ticket: int) -> None:
+        if ticket in self._open:
+            self._open.remove(ticket)
+            self._feed(Release(ticket))
 
     def _feed(self, event: Event) -> None:
         if self._closed:
@@ -167,6 +180,7 @@ class Pool:
             case Grant(ticket):
                 self._answer(ticket, None)
             case Refuse(ticket):
+                self._open.remove(ticket)
                 self._answer(ticket, _error(effect))
 
     def _spawn(self, work: Coroutine[None, None, None]) -> None:
@@ -185,7 +199,8 @@ class Pool:
 
     async def _load(self, name: str) -> None:
         began = self._clock.now()
-        self._memory.before_load(name, self._core.models[name].spec.footprint)
+        footprint = self._core.models[name].spec.footprint
+        self._memory.settle(footprint)
         try:
             await self._engines[name].load()
         except EngineError as e:
@@ -195,7 +210,7 @@ class Pool:
             logger.exception("%s could not be loaded", name)
             self._feed(LoadFailed(name, f"{type(e).__name__}: {e}"))
         else:
-            self._memory.after_load(name)
+            self._memory.loaded(name, footprint)
             logger.info("%s is awake after %.1f s", name, self._clock.now() - began)
             self._watches[name] = asyncio.get_running_loop().create_task(self._watch(name))
             self._feed(Loaded(name))
@@ -208,12 +223,11 @@ class Pool:
     async def _stop(self, name: str) -> None:
         if (watch := self._watches.pop(name, None)) is not None:
             watch.cancel()
-        used = self._memory.used(self._core.models[name].spec.footprint)
         try:
             await self._engines[name].stop()
         except Exception:  # as above: whatever happened, the device must not stay in transition
             logger.exception("Stopping %s", name)
-        await self._memory.returned(name, used)
+        await self._memory.returned(name, self._core.models[name].spec.footprint)
         self._feed(Stopped(name))
 
 
