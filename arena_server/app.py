@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import os
 import signal
 import socket
@@ -80,7 +81,7 @@ def serve(config: Config) -> int:
             log_config=None,
             access_log=False,
             server_header=False,
-            timeout_graceful_shutdown=int(config.server.shutdown_grace_s),
+            timeout_graceful_shutdown=math.ceil(config.server.shutdown_grace_s),
         )
         # Uvicorn raises the signal that ended it once more at its end, for handlers that were there before its own:
         # the default ones would end the process before what is below.

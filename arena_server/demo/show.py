@@ -44,7 +44,7 @@ async def _demo(console: Console, directory: Path, check: bool, port: int) -> in
     base_url = f"http://127.0.0.1:{free_port(port)}"
     config = write_config(directory, models, int(base_url.rpartition(":")[2]))
     log = directory / "daemon.log"
-    console.print(f"\nStarting arena-server with room for two of three models [dim](its log: {log})[/]")
+    console.print(f"\nStarting arena-server with room for two of three models [dim](its log: {log})[/]", soft_wrap=True)
     began = time.monotonic()
     async with running_daemon(config, log, base_url) as client:
         console.print(f"It answers /health after {time.monotonic() - began:.1f} s.")

@@ -22,8 +22,17 @@ from arena_server.demo.daemon import ENGINE_ARGS, free_port
 
 
 def model_config(path: Path, **more: Any) -> dict[str, Any]:
-    """The configuration of one demo model."""
-    return {"model": str(path), "gpu_memory_utilization": 0.05, "engine_args": dict(ENGINE_ARGS), **more}
+    """The configuration of one demo model, with room for answers that take a minute.
+
+    Something has to happen *while* a model answers, on machines where a test may get no processor for seconds.
+    """
+    long = {"max_model_len": LONG, "hf_overrides": {"max_position_embeddings": LONG}}
+    return {"model": str(path), "gpu_memory_utilization": 0.05, "engine_args": {**ENGINE_ARGS, **long}, **more}
+
+
+# Tokens of context. The demo models' KV cache holds 32,768.
+LONG = 30_000
+ENDLESS = 25_000  # tokens of an answer that nobody waits for
 
 
 class Daemon:

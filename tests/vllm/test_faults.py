@@ -11,13 +11,13 @@ import aiohttp
 import pytest
 
 from arena_server.demo.models import DemoModel
-from tests.vllm.daemon import Daemon, model_config
+from tests.vllm.daemon import ENDLESS, Daemon, model_config
 from tests.vllm.test_serving import LLAMA, MISTRAL, Stream, greedy
 
 
 @pytest.fixture(scope="module")
 def daemon(directory: Path, models: dict[str, DemoModel]) -> Iterator[Daemon]:
-    configured = {name: model_config(models[name].path) for name in (LLAMA, MISTRAL)}
+    configured = {name: model_config(models[name].path, preload=name == MISTRAL) for name in (LLAMA, MISTRAL)}
     with Daemon(directory, configured) as running:
         yield running
 
@@ -28,11 +28,17 @@ async def client(daemon: Daemon) -> AsyncIterator[aiohttp.ClientSession]:
         yield session
 
 
-async def both_streaming(client: aiohttp.ClientSession, tokens: int) -> tuple[Stream, Stream]:
+async def both_streaming(client: aiohttp.ClientSession, second: int = ENDLESS) -> tuple[Stream, Stream]:
+    """A long answer from one model, and one of `second` tokens from the other, both begun."""
     await asyncio.gather(greedy(client, LLAMA), greedy(client, MISTRAL))
-    a, b = Stream(client, LLAMA, tokens), Stream(client, MISTRAL, tokens)
+    a, b = Stream(client, LLAMA, ENDLESS), Stream(client, MISTRAL, second)
     await asyncio.gather(a.begun.wait(), b.begun.wait())
     return a, b
+
+
+async def test_a_preloaded_model_is_awake_before_anybody_asks(daemon: Daemon) -> None:
+    await daemon.until(lambda: daemon.model(MISTRAL)["residency"] == "awake", "the preloaded model")
+    assert daemon.health()["loaded_models"] == [MISTRAL]
 
 
 @pytest.mark.parametrize("victim", ["EngineCore", "server"])
@@ -40,11 +46,11 @@ async def test_a_killed_engine_ends_its_own_streams_with_an_error_and_is_loaded_
     daemon: Daemon, client: aiohttp.ClientSession, victim: str
 ) -> None:
     before = await greedy(client, LLAMA)
-    a, b = await both_streaming(client, 1500)
+    a, b = await both_streaming(client, second=1500)
     process = daemon.core_of(LLAMA) if victim == "EngineCore" else daemon.titled(f"arena-server: engine {LLAMA}")[0]
     process.send_signal(signal.SIGKILL)
     await a.task
-    assert len(a.errors) == 1, "the stream must end in an error event"
+    assert len(a.errors) == 1, f"the stream must end in an error event, not with {a.usage} after {len(a.times)} events"
     assert a.usage is None, "and must not look complete"
     await b.task
     assert not b.errors
@@ -58,7 +64,7 @@ async def test_a_killed_engine_ends_its_own_streams_with_an_error_and_is_loaded_
 async def test_a_killed_zygote_is_replaced_and_its_engines_come_back_on_demand(
     daemon: Daemon, client: aiohttp.ClientSession
 ) -> None:
-    a, b = await both_streaming(client, 1900)
+    a, b = await both_streaming(client)
     daemon.note_processes()
     (zygote,) = daemon.titled("arena-server: zygote")
     zygote.send_signal(signal.SIGKILL)
@@ -72,7 +78,7 @@ async def test_a_killed_zygote_is_replaced_and_its_engines_come_back_on_demand(
 
 
 async def test_nothing_outlives_a_killed_daemon(daemon: Daemon, client: aiohttp.ClientSession) -> None:
-    a, b = await both_streaming(client, 1900)
+    a, b = await both_streaming(client)
     daemon.kill()
     await asyncio.gather(a.task, b.task, return_exceptions=True)
     await daemon.until(lambda: not daemon.left(), "the daemon's processes to end", 5)
@@ -97,3 +103,19 @@ async def test_sigterm_lets_running_streams_finish_and_refuses_who_waits(
     assert await asyncio.to_thread(daemon.process.wait, 30) == 0
     assert not daemon.left()
     assert not daemon.run_dir.exists()
+
+
+async def test_a_stream_that_outlasts_the_grace_ends_with_an_error(
+    directory: Path, models: dict[str, DemoModel]
+) -> None:
+    configured = {LLAMA: model_config(models[LLAMA].path)}
+    with Daemon(directory, configured, server={"shutdown_grace_s": 1}) as daemon:
+        async with aiohttp.ClientSession(daemon.url) as client:
+            streams = [Stream(client, LLAMA, ENDLESS) for _ in range(2)]
+            await asyncio.gather(*(s.begun.wait() for s in streams))
+            assert daemon.process is not None
+            daemon.note_processes()
+            daemon.process.send_signal(signal.SIGTERM)
+            await asyncio.gather(*(s.task for s in streams))
+        assert [s.errors[0]["code"] for s in streams] == ["shutting_down"] * 2
+        assert await asyncio.to_thread(daemon.process.wait, 30) == 0
