@@ -13,7 +13,8 @@ Rules, each with the failure it prevents:
   the wait two models would swap on every request; without the drain steady traffic on one would starve the other.)
 - A model that came up counts as busy until one of its waiters was granted. (It would be evicted unserved.)
 - Pinned models, and those an older waiter counts on, never leave.
-- One transition (load or stop) per device at a time, since vLLM measures free memory while it loads.
+- One transition (load or stop) per device at a time, since vLLM measures free memory while it loads. (What
+  failed is stopped at once all the same.)
 - Memory is reserved from before a load until after the stop.
 """
 
@@ -43,7 +44,7 @@ from arena_server.pool.events import (
 from arena_server.pool.ledger import Budget, Footprint, Ledger
 from arena_server.pool.policy import Candidate, choose_victims
 from arena_server.pool.residency import IN_TRANSITION, Residency, move
-from arena_server.pool.state import Limits, Model, Waiter
+from arena_server.pool.state import STEADY_S, Limits, Model, Waiter
 
 
 class PoolCore:
@@ -109,7 +110,8 @@ class PoolCore:
         elif misfit := self._misfit(models):
             self._refuse(ticket, Refusal.NEVER_FITS, misfit)
         elif failed := [m for m in models if m.residency is Residency.FAILED]:
-            self._refuse(ticket, Refusal.UNAVAILABLE, str(failed[0].error), failed[0].retry_at - now)
+            last = max(failed, key=lambda m: m.retry_at)
+            self._refuse(ticket, Refusal.UNAVAILABLE, str(last.error), last.retry_at - now)
         elif len(self.queue) >= self.limits.max_queue:
             detail = f"{len(self.queue)} requests wait for a model already."
             self._refuse(ticket, Refusal.QUEUE_FULL, detail, self._cost(names))
@@ -123,24 +125,26 @@ class PoolCore:
                 if ticket in model.leases:
                     model.leases.remove(ticket)
                     model.last_used = now
-                    model.failures = 0
         else:
-            self.queue.remove(next(w for w in self.queue if w.ticket == ticket))
-            self._note_unwanted()
+            waiting = {waiter.ticket: waiter for waiter in self.queue}
+            self.queue.remove(waiting[ticket])
+            self._forget(ticket)
 
     def _loaded(self, model: Model, now: float) -> None:
         model.load_s = now - model.since
         self._move(model, Residency.AWAKE, now)
         model.last_used = now
         model.error = None
-        model.unserved = any(model.spec.name in w.models for w in self.queue)
+        model.owed = {w.ticket for w in self.queue if model.spec.name in w.models}
 
     def _failed(self, model: Model, reason: str, what: str, now: float) -> None:
-        model.failures += 1
+        # By how long it was up, not by whether it served: the answers that an engine's end cuts short end first.
+        steady = model.residency is Residency.AWAKE and now >= model.since + STEADY_S
+        model.failures = 1 if steady else model.failures + 1
         model.error = reason
         model.broken = True
         model.leases.clear()
-        model.unserved = False
+        model.owed.clear()
         self._start_stop(model, what, now)
         if what == "load failed":
             # Those who wait for it hear of it now; one that crashed is loaded again for them.
@@ -148,6 +152,8 @@ class PoolCore:
 
     def _stopped(self, model: Model, now: float) -> None:
         self.ledger.release(model.spec.name)
+        if not model.broken:
+            model.failures = 0
         backoff = model.backoff_s if model.broken else 0.0
         model.broken = False
         if backoff > 0:
@@ -160,24 +166,39 @@ class PoolCore:
     # What follows from the state, whatever the event
 
     def _settle(self, now: float) -> None:
-        overdue = [w for w in self.queue if now - w.since >= self.limits.max_wait_s]
+        self._grant_ready(now)
+        overdue = [w for w in self.queue if now >= w.since + self.limits.max_wait_s]
         detail = f"No room for it within {self.limits.max_wait_s:g} s."
         self._refuse_waiters(overdue, Refusal.WAIT_LIMIT, detail)
-        self._grant_ready(now)
         if self.closing:
             return
-        if self._first_lacking() != self._evictor:
-            # What drained for another one is spared, which may be all that somebody waits for.
-            for model in self.models.values():
-                model.draining = None
-            for waiter in self.queue:
-                waiter.blocked_since = None
-            self._grant_ready(now)
-            self._evictor = self._first_lacking()
-        self._serve_queue(now)
-        for model in self.models.values():
-            if self._idle_too_long(model, now) and self._at_rest(model.spec.footprint):
+        # In each round but the last two a load or a stop begins: bounded, so that a defect here cannot hang the daemon.
+        for _ in range(2 * len(self.models) + 2):
+            if self._first_lacking() != self._evictor:
+                self._pass_the_turn(now)
+            self._serve_queue(now)
+            self._grant_ready(now)  # a model that was spared may be all that somebody waits for
+            if self._first_lacking() == self._evictor and not self._stop_expired(now):
+                break
+
+    def _stop_expired(self, now: float) -> bool:
+        """Stop what has been idle for too long; whether there was any, which may have made room."""
+        expired = [m for m in self.models.values() if self._idle_too_long(m, now)]
+        stopped = False
+        for model in expired:
+            if self._at_rest(model.spec.footprint):
                 self._start_stop(model, f"idle for {model.spec.idle_ttl_s:g} s", now)
+                stopped = True
+        return stopped
+
+    def _pass_the_turn(self, now: float) -> None:
+        """Let the oldest waiter that lacks a model be the evictor, and spare what drained for another one."""
+        for model in self.models.values():
+            model.draining = None
+        for waiter in self.queue:
+            waiter.blocked_since = None
+        self._grant_ready(now)
+        self._evictor = self._first_lacking()
 
     def _grant_ready(self, now: float) -> None:
         for waiter in list(self.queue):
@@ -202,19 +223,24 @@ class PoolCore:
             needs = self._needs(waiter)
             if not needs:
                 continue
+            others = plan.copy(without=[m.spec.name for m in needs])  # somebody older may need the same
             if waiter.ticket == self._evictor:
                 self._evict_for(waiter, needs, counted_on, now)
-            elif any(m.residency is not Residency.COLD for m in needs) or plan.shortage(_footprints(needs)):
-                continue
-            self._start_loads(needs, claimed, now)
-            for model in needs:
-                plan.held[model.spec.name] = model.spec.footprint
-                claimed.update(model.spec.footprint)
+                its_turn = True
+            else:
+                cold = all(m.residency is Residency.COLD for m in needs)
+                its_turn = cold and not others.shortage(_footprints(needs))
+            if its_turn:
+                self._start_loads(needs, claimed, now)
+                # Until there is room for it, a load has no use for its devices; others may.
+                stopping = [name for name, m in self.models.items() if m.residency is Residency.STOPPING]
+                freed = self.ledger.copy(without=stopping)
+                claimed.update(d for m in needs if not freed.shortage([m.spec.footprint]) for d in m.spec.footprint)
+            plan.held.update({m.spec.name: m.spec.footprint for m in needs})
 
     def _evict_for(self, waiter: Waiter, needs: Sequence[Model], counted_on: set[str], now: float) -> None:
-        leaving = [
-            name for name, m in self.models.items() if m.residency is Residency.STOPPING or m.draining is not None
-        ]
+        self._spare_needless(needs)
+        leaving = self._leaving()
         candidates = [
             Candidate(name, m.spec.footprint, m.busy, m.last_used)
             for name, m in self.models.items()
@@ -231,8 +257,19 @@ class PoolCore:
                 self.models[name].draining = "evicted for " + " and ".join(m.spec.name for m in needs)
         for model in self.models.values():
             if model.draining and not model.leases and self._at_rest(model.spec.footprint):
-                model.unserved = False
+                model.owed.clear()
                 self._start_stop(model, model.draining, now)
+
+    def _leaving(self) -> list[str]:
+        return [name for name, m in self.models.items() if m.residency is Residency.STOPPING or m.draining is not None]
+
+    def _spare_needless(self, needs: Sequence[Model]) -> None:
+        """Let those stay after all for which room came from elsewhere (a crash, say), the last used first."""
+        draining = [m for m in self.models.values() if m.draining is not None]
+        for model in sorted(draining, key=lambda m: m.last_used, reverse=True):
+            without_others = [name for name in self._leaving() if name != model.spec.name]
+            if not self.ledger.copy(without=without_others).shortage(_footprints(needs)):
+                model.draining = None
 
     def _start_loads(self, needs: Sequence[Model], claimed: set[int], now: float) -> None:
         for model in needs:
@@ -264,7 +301,8 @@ class PoolCore:
         for name in names:
             model = self.models[name]
             model.leases.add(ticket)
-            model.unserved = False
+            if ticket in model.owed:
+                model.owed.clear()
             model.last_used = now
         self._effects.append(Grant(ticket))
 
@@ -288,17 +326,16 @@ class PoolCore:
             self.queue.remove(waiter)
             after = self._cost(waiter.models) if refusal is Refusal.WAIT_LIMIT else retry_after_s
             self._refuse(waiter.ticket, refusal, detail, after)
-        self._note_unwanted()
+            self._forget(waiter.ticket)
 
     def _refuse_waiters_of(self, model: Model) -> None:
         wanting = [w for w in self.queue if model.spec.name in w.models]
         self._refuse_waiters(wanting, Refusal.UNAVAILABLE, str(model.error), max(1.0, model.backoff_s))
 
-    def _note_unwanted(self) -> None:
-        """A model whose last waiter has left owes nobody anything."""
+    def _forget(self, ticket: int) -> None:
+        """Nothing is owed to who has left the queue."""
         for model in self.models.values():
-            if model.unserved and not any(model.spec.name in w.models for w in self.queue):
-                model.unserved = False
+            model.owed.discard(ticket)
 
     def _revive(self, now: float) -> None:
         for model in self.models.values():

@@ -11,6 +11,8 @@ from arena_server.pool.residency import Residency
 # What a load is taken to cost until the first one was measured.
 UNMEASURED_LOAD_S = 10.0
 MAX_BACKOFF_S = 60.0
+# An engine that crashes after it was up for so long had no failure in a row with those before.
+STEADY_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +33,7 @@ class Model:
     since: float = 0.0  # when it came to be there
     leases: set[int] = field(default_factory=set)
     draining: str | None = None  # why, for people
-    unserved: bool = False
+    owed: set[int] = field(default_factory=set)  # who waited for it when it came up, until one of them is granted
     broken: bool = False
     last_used: float = -math.inf
     load_s: float | None = None
@@ -42,7 +44,7 @@ class Model:
     @property
     def busy(self) -> bool:
         """Whether it must not be stopped now."""
-        return bool(self.leases) or self.unserved
+        return bool(self.leases) or bool(self.owed)
 
     @property
     def ready(self) -> bool:
@@ -56,8 +58,8 @@ class Model:
 
     @property
     def cost_s(self) -> float:
-        """Seconds until it could be awake: none if it is, else its last load, or a guess before the first."""
-        return 0.0 if self.residency is Residency.AWAKE else self.load_s or UNMEASURED_LOAD_S
+        """Seconds until it could be ready: none if it is, else its last load, or a guess before the first."""
+        return 0.0 if self.ready else self.load_s or UNMEASURED_LOAD_S
 
     @property
     def backoff_s(self) -> float:

@@ -1,0 +1,176 @@
+"""Hypothesis drives a world: random models, budgets and limits, and anything that can happen in any order."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, TypeVar
+
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
+
+from arena_server.pool.core import PoolCore
+from arena_server.pool.events import ModelSpec, Refusal
+from arena_server.pool.ledger import Budget
+from arena_server.pool.state import Limits
+
+from .simulation import Durations, longest_wait_s, play
+from .world import AWAKE, LOADING, STOPPING, World, require
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    specs: tuple[ModelSpec, ...]
+    budget: Budget
+    limits: Limits
+
+
+@st.composite
+def setups(draw: st.DrawFn, calm: bool | None = None) -> Setup:
+    """Up to six models on one or two devices. In a calm one nobody is ever refused a wait."""
+    devices = draw(st.sampled_from([1, 2, 2]))
+    budget = {d: draw(st.integers(4, 9)) for d in range(devices)}
+    specs = []
+    for name in "abcdef"[: draw(st.integers(2, 6))]:
+        on = draw(st.sampled_from([(0,), (0,), (1,), (0, 1)])) if devices == 2 else (0,)
+        footprint = {d: draw(st.integers(1, 4)) for d in on}
+        pinned = draw(st.sampled_from([False] * 9 + [True]))
+        specs.append(ModelSpec(name, footprint, pinned, draw(st.sampled_from([None, None, None, None, 0.0, 20.0]))))
+    calm = draw(st.booleans()) if calm is None else calm
+    limits = Limits(
+        max_queue=10**6 if calm else draw(st.sampled_from([2, 100])),
+        max_wait_s=math.inf if calm else draw(st.sampled_from([15.0, 200.0])),
+        patience_s=draw(st.sampled_from([None, 0.0, 3.0, 3.0])),
+    )
+    return Setup(tuple(specs), Budget(budget, draw(st.sampled_from([None, 2, 3]))), limits)
+
+
+indexes = st.integers(0, 5)
+model_sets = st.lists(indexes, min_size=1, max_size=3)
+
+
+def pick(items: Iterable[T], index: int) -> T:
+    choice: Sequence[T] = list(items)
+    return choice[index % len(choice)]
+
+
+class PoolMachine(RuleBasedStateMachine):
+    """Every step is checked by the world; at the end everything ends well and nobody may be left behind."""
+
+    core: ClassVar[type[PoolCore]] = PoolCore
+    world: World
+    calm: bool
+
+    @initialize(setup=setups())
+    def start(self, setup: Setup) -> None:
+        self.world = World(setup.specs, setup.budget, setup.limits, self.core)
+        self.calm = math.isinf(setup.limits.max_wait_s)
+
+    @rule(models=model_sets)
+    def request(self, models: list[int]) -> None:
+        self.world.request(*{pick(self.world.models, i) for i in models})
+
+    @precondition(lambda self: self.world.live)
+    @rule(index=indexes)
+    def finish(self, index: int) -> None:
+        self.world.release(pick(self.world.live, index))
+
+    @precondition(lambda self: self.world.live)
+    @rule(index=indexes)
+    def finish_and_ask_again(self, index: int) -> None:
+        """Steady traffic: the next comes before the last is done."""
+        ticket = pick(self.world.live, index)
+        self.world.request(*self.world.tickets[ticket].models)
+        self.world.release(ticket)
+
+    @precondition(lambda self: self.world.waiting)
+    @rule(index=indexes)
+    def give_up(self, index: int) -> None:
+        self.world.release(pick(self.world.waiting, index))
+
+    @rule(models=model_sets)
+    def leave_at_once(self, models: list[int]) -> None:
+        ticket = self.world.request(*{pick(self.world.models, i) for i in models})
+        self.world.release(ticket)
+
+    @rule(models=model_sets)
+    def ask_and_get(self, models: list[int]) -> None:
+        self.request(models)
+        self._end_what_is_under_way()
+
+    @rule(models=model_sets)
+    def ask_and_get_and_all_finish(self, models: list[int]) -> None:
+        self.request(models)
+        self._end_what_is_under_way(and_finish=True)
+
+    @rule(first=indexes, second=indexes, third=indexes)
+    def one_inherits_a_load(self, first: int, second: int, third: int) -> None:
+        """The first of three gives up; its load goes on, now for the third, with the second before that."""
+        a, b, c = (pick(self.world.models, i) for i in (first, second, third))
+        self._end_what_is_under_way(and_finish=True)
+        ticket = self.world.request(a)
+        for name in self.world.at(STOPPING):
+            self.world.stopped(name)
+        self.world.request(b)
+        self.world.request(a, c)
+        self.world.release(ticket)
+        if a in self.world.at(LOADING):
+            self.world.loaded(a)
+
+    def _end_what_is_under_way(self, and_finish: bool = False) -> None:
+        for _ in range(6):
+            for name in self.world.at(LOADING):
+                self.world.loaded(name)
+            for name in self.world.at(STOPPING):
+                self.world.stopped(name)
+            for ticket in list(self.world.live) if and_finish else ():
+                self.world.release(ticket)
+
+    @precondition(lambda self: self.world.at(LOADING))
+    @rule(index=indexes)
+    def load_ends_well(self, index: int) -> None:
+        self.world.loaded(pick(self.world.at(LOADING), index))
+
+    @precondition(lambda self: self.world.at(LOADING) and not self.calm)
+    @rule(index=indexes)
+    def load_fails(self, index: int) -> None:
+        self.world.load_failed(pick(self.world.at(LOADING), index))
+
+    @precondition(lambda self: self.world.at(STOPPING))
+    @rule(index=indexes)
+    def stop_ends(self, index: int) -> None:
+        self.world.stopped(pick(self.world.at(STOPPING), index))
+
+    @precondition(lambda self: self.world.at(AWAKE) and not self.calm)
+    @rule(index=indexes)
+    def engine_crashes(self, index: int) -> None:
+        self.world.crashed(pick(self.world.at(AWAKE), index))
+
+    @rule(seconds=st.sampled_from([0.1, 0.7, 1.0, 2.5, 7.0, 40.0]))
+    def time_passes(self, seconds: float) -> None:
+        self.world.tick(seconds)
+
+    @precondition(lambda self: self.world.deadline() < math.inf)
+    @rule()
+    def deadline_comes(self) -> None:
+        for at in (math.nextafter(self.world.deadline(), 0.0), self.world.deadline()):
+            self.world.tick(until=at)
+
+    def teardown(self) -> None:
+        if not hasattr(self, "world") or self.world.broken:
+            return
+        began, durations = self.world.now, Durations()
+        left = list(self.world.waiting)
+        play(self.world, durations)
+        if self.calm:
+            for place, ticket in enumerate(left):
+                granted_at = self.world.tickets[ticket].granted_at
+                require(granted_at is not None, f"ticket {ticket} was never granted though all went well")
+                assert granted_at is not None
+                bound = began + longest_wait_s(self.world, durations, place)
+                require(granted_at <= bound, f"starved: ticket {ticket} waited until {granted_at}, not {bound}")
+            refusals = {r.refusal for r in self.world.refused.values()}
+            require(refusals <= {Refusal.NEVER_FITS}, f"refused though all went well: {refusals}")

@@ -1,0 +1,315 @@
+"""Who is granted what, who waits, and who has to leave."""
+
+from __future__ import annotations
+
+from arena_server.pool.events import Grant, Load, Stop
+
+from .scenes import finish_transitions, hold, model, scene, wake
+from .simulation import Durations, play
+from .world import AWAKE, COLD, LOADING, STOPPING
+
+
+def test_a_ticket_for_a_cold_model_is_granted_when_it_has_loaded() -> None:
+    world = scene("a")
+    ticket = world.request("a")
+    assert world.effects == [Load("a")]
+    world.loaded("a")
+    assert world.effects == [Grant(ticket)]
+
+
+def test_a_ticket_for_awake_models_is_granted_at_once() -> None:
+    world = scene("a", "b")
+    wake(world, "a", "b")
+    ticket = world.request("a", "b")
+    assert world.effects == [Grant(ticket)]
+
+
+def test_three_models_in_room_for_two_and_the_least_recently_used_idle_one_leaves() -> None:
+    world = scene("a", "b", "c")
+    wake(world, "a", "b", "a")
+    ticket = world.request("c")
+    assert world.effects == [Stop("b", "evicted for c")]
+    world.stopped("b")
+    assert world.effects == [Load("c")]
+    world.loaded("c")
+    assert world.effects == [Grant(ticket)]
+
+
+def test_an_idle_model_leaves_before_a_busy_one_that_was_used_longer_ago() -> None:
+    world = scene("a", "b", "c")
+    hold(world, "a")
+    wake(world, "b")
+    world.request("c")
+    assert world.effects == [Stop("b", "evicted for c")]
+
+
+def test_only_as_many_leave_as_have_to() -> None:
+    world = scene(model("small", {0: 1}), model("big", {0: 3}), model("new", {0: 3}), room=4)
+    wake(world, "small", "big")
+    world.request("new")
+    finish_transitions(world)
+    assert world.at(AWAKE) == ["small", "new"]
+
+
+def test_busy_models_are_borne_with_and_then_drain() -> None:
+    world = scene("a", "b", room=1, patience_s=5.0)
+    (running,) = hold(world, "a")
+    swap = world.request("b")
+    assert world.effects == []
+    assert world.deadline() == world.now + 5.0
+    meanwhile = world.request("a")
+    assert world.granted(meanwhile)
+    world.tick(5.0)
+    late = world.request("a")
+    assert not world.granted(late)
+    world.release(running)
+    assert world.effects == []
+    world.release(meanwhile)
+    assert world.effects == [Stop("a", "evicted for b")]
+    world.stopped("a")
+    world.loaded("b")
+    assert world.granted(swap)
+
+
+def test_an_evictor_is_by_default_as_patient_as_its_load_took_last_time() -> None:
+    world = scene("a", "b", room=1, patience_s=None)
+    world.request("b")
+    world.tick(7.0)
+    world.loaded("b")
+    world.release(1)
+    hold(world, "a")
+    world.request("b")
+    assert world.deadline() == world.now + 7.0
+
+
+def test_an_evictor_whose_load_was_never_measured_is_patient_for_ten_seconds() -> None:
+    world = scene("a", "b", room=1, patience_s=None)
+    hold(world, "a")
+    world.request("b")
+    assert world.deadline() == world.now + 10.0
+
+
+def test_a_model_that_becomes_idle_leaves_without_more_patience() -> None:
+    world = scene("a", "b", room=1)
+    (running,) = hold(world, "a")
+    world.request("b")
+    world.release(running)
+    assert world.effects == [Stop("a", "evicted for b")]
+
+
+def test_all_that_wait_for_a_model_go_together_when_it_comes_up() -> None:
+    world = scene("a", "b", room=1)
+    waiting = [world.request("a"), world.request("b"), world.request("a"), world.request("a")]
+    world.loaded("a")
+    assert [world.granted(ticket) for ticket in waiting] == [True, False, True, True]
+
+
+def test_a_pair_is_granted_whole_and_holds_nothing_before() -> None:
+    world = scene("a", "b")
+    wake(world, "a")
+    pair = world.request("a", "b")
+    assert not world.granted(pair)
+    assert not world.core.models["a"].leases
+    assert world.granted(world.request("a"))
+    world.loaded("b")
+    assert world.effects == [Grant(pair)]
+
+
+def test_two_pairs_with_room_for_one_pair_both_get_their_turn() -> None:
+    world = scene("a", "b", "c", "d")
+    pairs = [world.request("a", "b"), world.request("c", "d")]
+    play(world, Durations())
+    assert all(world.granted(pair) for pair in pairs)
+
+
+def test_what_the_evictor_counts_on_does_not_leave_for_it() -> None:
+    world = scene("a", "b", "c")
+    wake(world, "a", "b")
+    world.request("a", "c")
+    assert world.effects == [Stop("b", "evicted for c")]
+
+
+def test_the_young_load_into_room_that_nobody_older_needs() -> None:
+    world = scene("a", model("b", {1: 1}), "c", model("d", {1: 1}), room=(1, 2))
+    hold(world, "a", "b")
+    world.request("c")
+    world.request("d")
+    assert world.effects == [Load("d")]
+
+
+def test_the_young_do_not_load_into_room_that_the_evictor_needs() -> None:
+    world = scene("a", model("b", {0: 2}), "c")
+    hold(world, "a")
+    world.request("b")
+    world.request("c")
+    assert world.effects == []
+
+
+def test_the_young_do_not_load_into_room_that_another_waiter_before_them_needs() -> None:
+    world = scene("a", "b", model("c", {1: 1}), model("d", {1: 2}), model("e", {1: 1}), room=(1, 2))
+    hold(world, "a", "c")
+    world.request("b")
+    world.request("d")
+    world.request("e")
+    assert world.effects == []
+
+
+def test_the_young_use_a_device_on_which_the_evictor_has_nothing_to_do_yet() -> None:
+    world = scene("a", model("both", {0: 1, 1: 1}), model("c", {1: 1}), room=(1, 2))
+    hold(world, "a")
+    world.request("both")
+    world.request("c")
+    assert world.effects == [Load("c")]
+
+
+def test_two_that_wait_for_the_same_model_do_not_need_its_room_twice() -> None:
+    world = scene("a", "b", model("c", {1: 1}), room=(2, 1))
+    world.request("a")
+    world.request("b")
+    world.request("b", "c")
+    assert world.effects == [Load("c")]
+
+
+def test_only_the_oldest_evicts() -> None:
+    world = scene("a", model("b", {1: 1}), "c", model("d", {1: 1}), room=(1, 1))
+    hold(world, "a")
+    wake(world, "b")
+    world.request("c")
+    world.request("d")
+    assert world.effects == []
+
+
+def test_the_next_evicts_as_soon_as_the_last_load_of_the_one_before_has_begun() -> None:
+    world = scene("a", model("b", {1: 1}), "c", model("d", {1: 1}), room=(1, 1))
+    wake(world, "a", "b")
+    world.request("c")
+    world.request("d")
+    world.stopped("a")
+    assert world.effects == [Load("c"), Stop("b", "evicted for d")]
+
+
+def test_when_the_evictor_gives_up_what_drained_for_it_is_spared_and_granted_at_once() -> None:
+    world = scene("a", "b", room=1)
+    hold(world, "a")
+    evictor = world.request("b")
+    world.tick(5.0)
+    waiting = world.request("a")
+    assert not world.granted(waiting)
+    world.release(evictor)
+    assert world.effects == [Grant(waiting)]
+
+
+def test_what_drains_is_spared_as_soon_as_room_came_from_elsewhere() -> None:
+    world = scene("a", "b", "c")
+    hold(world, "a", "b")
+    world.request("c")
+    world.tick(5.0)
+    waiting = world.request("a")
+    assert not world.granted(waiting)
+    world.crashed("b")
+    assert world.granted(waiting)
+    world.stopped("b")
+    assert world.effects == [Load("c")]
+
+
+def test_no_more_models_are_awake_than_allowed() -> None:
+    world = scene("a", "b", "c", room=10, max_awake=2)
+    wake(world, "a", "b")
+    world.request("c")
+    assert world.effects == [Stop("a", "evicted for c")]
+
+
+def test_pinned_models_never_leave() -> None:
+    world = scene(model("a", pinned=True), "b", "c")
+    wake(world, "a", "b")
+    world.request("c")
+    assert world.effects == [Stop("b", "evicted for c")]
+
+
+def test_one_load_per_device_at_a_time_and_two_devices_in_parallel() -> None:
+    world = scene("a", "b", model("c", {1: 1}), room=(2, 2))
+    for name in "abc":
+        world.request(name)
+    assert world.at(LOADING) == ["a", "c"]
+    world.loaded("a")
+    assert world.at(LOADING) == ["b", "c"]
+
+
+def test_a_load_waits_for_a_stop_on_its_device_even_where_there_is_room() -> None:
+    world = scene("a", "b", "c", room=3)
+    wake(world, "a")
+    world.crashed("a")
+    world.request("b")
+    assert world.effects == []
+    world.stopped("a")
+    assert world.effects == [Load("b")]
+
+
+def test_a_model_on_two_devices_loads_when_both_have_room() -> None:
+    world = scene("a", model("b", {1: 1}), model("both", {0: 1, 1: 1}), room=(1, 1))
+    wake(world, "a", "b")
+    world.request("both")
+    assert sorted(world.at(STOPPING)) == ["a", "b"]
+    world.stopped("a")
+    assert world.effects == []
+    world.stopped("b")
+    assert world.effects == [Load("both")]
+
+
+def test_a_waiter_for_two_devices_gets_its_moment_when_both_are_at_rest() -> None:
+    world = scene("a", model("b", {1: 1}), model("both", {0: 1, 1: 1}), "c", model("d", {1: 1}), room=(3, 3))
+    for names in (["a"], ["b"], ["both"], ["c"], ["d"]):
+        world.request(*names)
+    world.loaded("a")
+    assert world.at(LOADING) == ["b"]
+    world.loaded("b")
+    assert world.at(LOADING) == ["both"]
+
+
+def test_a_model_that_came_up_is_not_evicted_before_one_of_its_waiters_was_served() -> None:
+    world = scene("a", "b", "c", room=2)
+    first = world.request("a")
+    world.request("b", "c")
+    world.request("a", "c")
+    world.release(first)
+    world.loaded("a")
+    assert world.at(AWAKE) == ["a"]
+    finish_transitions(world)
+    world.tick(4.9)
+    assert world.at(AWAKE) == ["a", "b"]
+    world.tick(0.1)
+    assert world.at(STOPPING) == ["a"]
+
+
+def test_a_passer_by_does_not_end_that_protection() -> None:
+    world = scene("a", "b", "c", room=2)
+    first = world.request("a")
+    world.request("b", "c")
+    world.request("a", "c")
+    world.release(first)
+    world.loaded("a")
+    passer_by = world.request("a")
+    assert world.granted(passer_by)
+    world.release(passer_by)
+    finish_transitions(world)
+    assert world.at(AWAKE) == ["a", "b"]
+
+
+def test_a_model_whose_waiters_have_left_is_not_protected() -> None:
+    world = scene("a", "b", "c", room=2)
+    first = world.request("a")
+    world.request("b", "c")
+    third = world.request("a", "c")
+    world.release(first)
+    world.release(third)
+    world.loaded("a")
+    finish_transitions(world)
+    assert world.at(COLD) == ["a"]
+
+
+def test_a_load_goes_on_when_the_one_who_asked_has_left() -> None:
+    world = scene("a")
+    ticket = world.request("a")
+    world.release(ticket)
+    world.loaded("a")
+    assert world.granted(world.request("a"))
