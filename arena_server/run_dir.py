@@ -33,7 +33,8 @@ def make_run_dir(base: Path | None) -> Path:
         raise ConfigError([f"run_dir: {base} is too long for the sockets in it (at most {MAX_BASE_BYTES} bytes)"])
     try:
         base.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if base.stat().st_uid != os.getuid():
+        # lstat: a link that somebody laid in a shared directory could lead to any of ours.
+        if base.lstat().st_uid != os.getuid():
             raise ConfigError([f"run_dir: {base} belongs to another user (choose another `run_dir`)"])
         for left in base.iterdir():
             if left.name.isdigit() and not Path("/proc", left.name).exists():

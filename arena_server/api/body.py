@@ -73,18 +73,16 @@ def _form_field(body: bytes, content_type: str, wanted: str) -> str | None:
         if inside and value is not None:
             value.extend(data[start:end])
 
-    parser = MultipartParser(
-        boundary,
-        {
-            "on_part_begin": disposition.clear,
-            "on_header_begin": header.clear,
-            "on_header_field": header_field,
-            "on_header_value": header_value,
-            "on_headers_finished": headers_finished,
-            "on_part_data": part_data,
-        },
-    )
+    callbacks: Any = {
+        "on_part_begin": disposition.clear,
+        "on_header_begin": header.clear,
+        "on_header_field": header_field,
+        "on_header_value": header_value,
+        "on_headers_finished": headers_finished,
+        "on_part_data": part_data,
+    }
     try:
+        parser = MultipartParser(boundary, callbacks)
         parser.write(body)
         parser.finalize()
     except FormParserError as e:

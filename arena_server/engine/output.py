@@ -24,6 +24,8 @@ class EngineOutput(asyncio.Protocol):
         self._on_line = on_line
         self._on_progress = on_progress
         self._rest = b""
+        self._drawing = False  # the rest follows a carriage return: it is a bar, seen while it is drawn
+        self._shown = ""
         self._eof = asyncio.Event()
         self._transport: asyncio.BaseTransport | None = None
         self._since_mark = 0
@@ -59,32 +61,41 @@ class EngineOutput(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Split what has come into lines (asyncio.Protocol)."""
-        *lines, self._rest = (self._rest + data).replace(b"\r\n", b"\n").split(b"\n")
-        if len(self._rest) > MAX_LINE_BYTES and b"\r" not in self._rest:
-            lines.append(self._rest)  # an endless line must not grow the daemon
-            self._rest = b""
+        *lines, rest = (self._rest + data).split(b"\n")
         for line in lines:
-            *redrawn, last = line[-MAX_LINE_BYTES:].split(b"\r")
-            for bar in redrawn:
-                self._on_progress(_text(bar))
-            self._add(_text(last))
-        if b"\r" in self._rest:
-            *redrawn, self._rest = self._rest.split(b"\r")
-            for bar in redrawn:
-                self._on_progress(_text(bar))
+            self._end_line(line)
+        # A carriage return at the very end may be one half of a line's end.
+        *states, last = rest.removesuffix(b"\r").split(b"\r")
+        self._drawing = self._drawing or bool(states) or rest.endswith(b"\r")
+        for state in [*states, last] if self._drawing else []:
+            self._show(_text(state))
+        self._rest = last + (b"\r" if rest.endswith(b"\r") else b"")
+        if len(self._rest) > MAX_LINE_BYTES:  # an endless line must not grow the daemon
+            self._end_line(self._rest)
+            self._rest = b""
+
+    def _end_line(self, line: bytes) -> None:
+        *states, last = line[-MAX_LINE_BYTES:].removesuffix(b"\r").split(b"\r")
+        for state in states:
+            self._show(_text(state))
+        if text := _text(last):
+            self.tail.append(text)
+            self._since_mark += 1
+            self._show(text)
+            self._on_line(text)
+        self._drawing, self._shown = False, ""
+
+    def _show(self, state: str) -> None:
+        """Pass on a state of the line that is being drawn, once."""
+        if state and state != self._shown:
+            self._shown = state
+            self._on_progress(state)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Every writer is gone (asyncio.Protocol)."""
-        self._add(_text(self._rest))
+        self._end_line(self._rest)
         self._rest = b""
         self._eof.set()
-
-    def _add(self, line: str) -> None:
-        if line:
-            self.tail.append(line)
-            self._since_mark += 1
-            self._on_progress(line)
-            self._on_line(line)
 
 
 def _text(line: bytes) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import logging
 import re
 from collections.abc import Iterable
@@ -31,7 +30,7 @@ _PREFIX = re.compile(
 )
 _EXCEPTION = re.compile(r"^(?:[A-Za-z_]\w*\.)*[A-Z]\w*(?:Error|Exception|Interrupt|Exit|NotFound)\b.*:\s*\S")
 _ARGPARSE = re.compile(r"^vllm serve: error: (.+)")
-# "1 validation error for ModelConfig": what is wrong stands on the next line.
+# "1 validation error for ModelConfig": what is wrong stands on the next lines.
 _CONTINUED = re.compile(r"validation errors? for \w+$")
 # Raised because of another failure, which was printed before it.
 _CONSEQUENCE = re.compile(r"Engine core initialization failed|[Ww]orker(?:Proc)? .*failed|See root cause above")
@@ -69,13 +68,20 @@ def failure_reason(lines: Iterable[str]) -> str | None:
     """
     echo = None
     texts = [_PREFIX.sub("", line, count=1).strip() for line in lines]
-    for text, following in itertools.zip_longest(texts, texts[1:], fillvalue=""):
+    for place, text in enumerate(texts):
         if usage := _ARGPARSE.match(text):
             return usage.group(1)
         if _EXCEPTION.match(text):
             if _CONTINUED.search(text):
-                return following or text
+                return _continuation(texts[place + 1 : place + 3]) or text
             if not _CONSEQUENCE.search(text):
                 return text
             echo = echo or text
     return echo
+
+
+def _continuation(lines: list[str]) -> str:
+    """What follows pydantic's headline: a message, or a field's name and then the message."""
+    if len(lines) == 2 and re.fullmatch(r"[\w.]+", lines[0]):
+        return ": ".join(lines)
+    return "".join(lines[:1])
