@@ -21,9 +21,10 @@ from arena_server import __version__
 from arena_server.api import errors as api_errors
 from arena_server.api.health import health_router
 from arena_server.api.openai import openai_router
-from arena_server.clock import SystemClock
+from arena_server.clock import Clock, SystemClock
 from arena_server.config import Config
 from arena_server.config_devices import check_devices
+from arena_server.engine.base import Engine
 from arena_server.engine.command import engine_command
 from arena_server.engine.launcher import Launcher
 from arena_server.engine.vllm import VllmEngine
@@ -46,7 +47,6 @@ class Daemon:
     """The joined parts."""
 
     pool: Pool
-    launcher: Launcher
     app: FastAPI
 
 
@@ -69,36 +69,77 @@ def serve(config: Config) -> int:
     probe = open_probe()
     homes = check_devices(config, probe.devices)
     set_up_logging(config.log_level)
-    listener = _listen(config)
+    listener = listen(config)
     run_dir = make_run_dir(config.run_dir)
     try:
-        daemon = build(config, probe, homes, run_dir)
+        launcher = Launcher(config.engine_start, _engine_environment(config, gpu=probe.gpu))
+        daemon = build(config, probe, homes, _engines(config, probe, homes, run_dir, launcher), launcher)
         _announce(config, probe, listener)
-        settings = uvicorn.Config(
-            daemon.app,
-            loop="uvloop",
-            http="httptools",
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            timeout_graceful_shutdown=math.ceil(config.server.shutdown_grace_s),
-        )
         # Uvicorn raises the signal that ended it once more at its end, for handlers that were there before its own:
         # the default ones would end the process before what is below.
         for sig in (signal.SIGINT, signal.SIGTERM):
             signal.signal(sig, lambda *_: None)
-        Server(settings, daemon.pool).run(sockets=[listener])
+        server(config, daemon).run(sockets=[listener])
     finally:
         remove_run_dir(run_dir)
     logger.info("Stopped")
     return 0
 
 
-def build(config: Config, probe: MemoryProbe, homes: Mapping[str, tuple[int, ...]], run_dir: Path) -> Daemon:
-    """Join the parts; nothing runs before the application's lifespan begins."""
-    clock = SystemClock()
-    launcher = Launcher(config.engine_start, _engine_environment(config, gpu=probe.gpu))
-    engines = {
+def server(config: Config, daemon: Daemon) -> Server:
+    """The HTTP server of a daemon."""
+    settings = uvicorn.Config(
+        daemon.app,
+        loop="uvloop",
+        http="httptools",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=math.ceil(config.server.shutdown_grace_s),
+    )
+    return Server(settings, daemon.pool)
+
+
+def build(
+    config: Config,
+    probe: MemoryProbe,
+    homes: Mapping[str, tuple[int, ...]],
+    engines: Mapping[str, Engine],
+    launcher: Launcher | None,
+    clock: Clock | None = None,
+) -> Daemon:
+    """Join the parts; nothing runs before the application's lifespan begins.
+
+    `engines` are the models' by name, `launcher` is what starts them, if anything has to.
+    """
+    clock = clock or SystemClock()
+    pool = Pool(engines, _core(config, probe, homes), MemoryReturn(probe), clock)
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        try:
+            if launcher is not None:
+                await launcher.warm_up()
+            preloads = [asyncio.create_task(_preload(pool, n)) for n, m in config.models.items() if m.preload]
+            yield
+            for task in preloads:
+                task.cancel()
+        finally:
+            await pool.close()
+            if launcher is not None:
+                await launcher.close()
+
+    app = FastAPI(title="arena-server", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
+    api_errors.install(app)
+    app.include_router(health_router(pool, probe, config.models, homes, clock))
+    app.include_router(openai_router(pool, config.models, config.server.max_body_bytes))
+    return Daemon(pool, app)
+
+
+def _engines(
+    config: Config, probe: MemoryProbe, homes: Mapping[str, tuple[int, ...]], run_dir: Path, launcher: Launcher
+) -> dict[str, Engine]:
+    return {
         name: VllmEngine(
             name,
             launcher,
@@ -108,25 +149,6 @@ def build(config: Config, probe: MemoryProbe, homes: Mapping[str, tuple[int, ...
         )
         for number, (name, model) in enumerate(config.models.items(), start=1)
     }
-    pool = Pool(engines, _core(config, probe, homes), MemoryReturn(probe), clock)
-
-    @contextlib.asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        try:
-            await launcher.warm_up()
-            preloads = [asyncio.create_task(_preload(pool, n)) for n, m in config.models.items() if m.preload]
-            yield
-            for task in preloads:
-                task.cancel()
-        finally:
-            await pool.close()
-            await launcher.close()
-
-    app = FastAPI(title="arena-server", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
-    api_errors.install(app)
-    app.include_router(health_router(pool, probe, config.models, homes, clock))
-    app.include_router(openai_router(pool, config.models, config.server.max_body_bytes))
-    return Daemon(pool, launcher, app)
 
 
 async def _preload(pool: Pool, name: str) -> None:
@@ -166,7 +188,7 @@ def _engine_environment(config: Config, *, gpu: bool) -> dict[str, str]:
     return {name: value for name, value in defaults.items() if name not in os.environ}
 
 
-def _listen(config: Config) -> socket.socket:
+def listen(config: Config) -> socket.socket:
     """The public port, bound before anything is started. Raises ConfigError."""
     host, port = config.server.host, config.server.port
     try:

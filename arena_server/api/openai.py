@@ -6,8 +6,10 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Request
 from starlette.requests import ClientDisconnect
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
 from arena_server.api.body import model_of, read_body
 from arena_server.api.names import ModelNames
@@ -63,17 +65,27 @@ def openai_router(pool: Pool, models: Mapping[str, ModelConfig], max_body_bytes:
     async def get_model(model: str) -> dict[str, Any]:
         return card(model, names.resolve(model))
 
-    async def infer(request: Request) -> Response:
-        try:
-            body = await read_body(request, max_body_bytes)
-        except ClientDisconnect:
-            return Response(status_code=400)  # nobody will read it
-        model = names.resolve(model_of(body, request.headers.get("content-type", "")))
-        path = request.url.path + (f"?{request.url.query}" if request.url.query else "")
-        return RelayedResponse(pool, model, path, request.headers.raw, body)
-
+    inference = Inference(pool, names, max_body_bytes)
     for path in INFERENCE_PATHS:
-        router.add_api_route(
-            path, infer, methods=["POST"], summary="As vLLM's route of this name; `model` chooses the engine"
-        )
+        router.routes.append(Route(path, inference, methods=["POST"]))
     return router
+
+
+class Inference:
+    """Answers the inference routes (ASGI): not a function, as what FastAPI does around one is of no use here."""
+
+    def __init__(self, pool: Pool, names: ModelNames, max_body_bytes: int) -> None:
+        self._pool = pool
+        self._names = names
+        self._max_body_bytes = max_body_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Read the request, then relay it."""
+        request = Request(scope, receive)
+        try:
+            body = await read_body(request, self._max_body_bytes)
+        except ClientDisconnect:
+            return
+        model = self._names.resolve(model_of(body, request.headers.get("content-type", "")))
+        path = request.url.path + (f"?{request.url.query}" if request.url.query else "")
+        await RelayedResponse(self._pool, model, path, request.headers.raw, body)(scope, receive, send)

@@ -94,7 +94,7 @@ class VllmEngine:
         finally:
             os.close(log_fd)
         self._progress = LoadProgress("starting")
-        self._client = _client(self._directory / "http.sock")
+        self._client = engine_client(self._directory / "http.sock")
         try:
             async with asyncio.timeout(self._load_timeout_s):
                 await self._until_healthy(self._process, self._client)
@@ -197,7 +197,7 @@ def _ended(status: int) -> str:
     return f"was killed by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
 
 
-def _client(path: Path) -> aiohttp.ClientSession:
+def engine_client(path: Path) -> aiohttp.ClientSession:
     """A session that hands bytes on as they come.
 
     A connection serves one request: vLLM closes idle ones after 5 s, and a request sent at that moment would fail

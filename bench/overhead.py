@@ -1,0 +1,211 @@
+"""What the relay adds: arena-server against the same engine's socket directly, turn by turn.
+
+The engine is a stand-in that streams at a set pace (bench/stand_in.py), for a tiny model on a few cores would
+measure the cores. All else is real: the daemon's server, routes, pool and relay in a process of their own, on a
+TCP port. The stand-in and the clients (this process) are the same on both sides.
+
+    python -m bench.overhead [--requests 400] [--streams 32] [--seconds 20] [--json]
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import math
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import psutil
+
+from bench.client import Demand, Load, Target, first_token_times, many_streams
+from bench.processes import BenchError, run, running, until_healthy
+from bench.report import Report, machine, percentile, spread, step
+
+MOST_ADDED_MS = 1.5
+LEAST_RATIO = 0.95
+START_LIMIT_S = 30.0
+BLOCK_REQUESTS = 20
+BLOCK_S = 5.0
+# Tokens of an answer at one client. Two: the second comes with the engine's next step, and all rests meanwhile, as
+# it does at low traffic. One: the next request comes at once, with every cache warm.
+PACED, BACK_TO_BACK = 2, 1
+
+
+@dataclass(slots=True)
+class Sides:
+    """The two ways to the engine, and the daemon's process."""
+
+    direct: Target
+    relay: Target
+    daemon: psutil.Process
+
+    def cpu_s(self) -> float:
+        """CPU seconds the daemon has used so far."""
+        times = self.daemon.cpu_times()
+        return float(times.user + times.system)
+
+
+@contextlib.asynccontextmanager
+async def both_sides(args: argparse.Namespace) -> AsyncIterator[Sides]:
+    """The stand-in and the daemon in front of it, up and warm; ended at the end."""
+    with tempfile.TemporaryDirectory(prefix="arena-bench-") as directory:
+        socket = str(Path(directory, "engine.sock"))
+        pace = ("--pace", str(args.pace), "--first-token-ms", str(args.first_token_ms))
+        async with (
+            running("-m", "bench.stand_in", "--uds", socket, *pace) as engine,
+            running("-m", "bench.relay_app", "--engine", socket, stdout=asyncio.subprocess.PIPE) as daemon,
+        ):
+            assert daemon.stdout is not None
+            line = await asyncio.wait_for(daemon.stdout.readline(), START_LIMIT_S)
+            if not line.strip().isdigit():
+                raise BenchError("the daemon did not start")
+            sides = Sides(Target("direct", socket), Target("relay", int(line)), psutil.Process(daemon.pid))
+            async with aiohttp.ClientSession("http://x", connector=aiohttp.UnixConnector(socket)) as client:
+                await until_healthy(client, engine, START_LIMIT_S)
+            async with aiohttp.ClientSession(f"http://127.0.0.1:{int(line)}") as client:
+                await until_healthy(client, daemon, START_LIMIT_S)
+            for side in (sides.direct, sides.relay):
+                await first_token_times(side, BLOCK_REQUESTS, BACK_TO_BACK)
+            yield sides
+
+
+async def one_client(sides: Sides, requests: int, tokens: int) -> dict[str, Any]:
+    """One client, direct and relayed in turn by blocks of requests: times to the first chunk, and what is added."""
+    blocks: dict[str, list[list[float]]] = {"direct": [], "relay": []}
+    cpu_s = 0.0
+    for done in range(0, requests, BLOCK_REQUESTS):
+        size = min(BLOCK_REQUESTS, requests - done)
+        blocks["direct"].append(_ms(await first_token_times(sides.direct, size, tokens)))
+        before = sides.cpu_s()
+        blocks["relay"].append(_ms(await first_token_times(sides.relay, size, tokens)))
+        cpu_s += sides.cpu_s() - before
+    ms = {}
+    for name, times in blocks.items():
+        together = [t for block in times for t in block]
+        ms[name] = {"median": spread(together).median, "p95": percentile(together, 95)}
+    medians = {name: [spread(block).median for block in times] for name, times in blocks.items()}
+    return {
+        "requests": requests,
+        "first_token_ms": ms,
+        "added_ms": {q: ms["relay"][q] - ms["direct"][q] for q in ("median", "p95")},
+        "added_ms_by_block": spread([r - d for d, r in zip(medians["direct"], medians["relay"], strict=True)]),
+        # Each block has one request that is not counted, on a new connection.
+        "daemon_cpu_ms_per_request": cpu_s * 1000 / (requests + len(medians["relay"])),
+    }
+
+
+async def streams(sides: Sides, demand: Demand, blocks: int) -> dict[str, Any]:
+    """Many streams, direct and relayed in turn: tokens per second, times to the first chunk, the daemon's CPU."""
+    loads: dict[str, list[Load]] = {"direct": [], "relay": []}
+    for _ in range(blocks):
+        loads["direct"].append(await many_streams(sides.direct, demand, sides.cpu_s))
+        loads["relay"].append(await many_streams(sides.relay, demand, sides.cpu_s))
+    rates = {name: [load.tokens_per_s for load in side] for name, side in loads.items()}
+    ms = {}
+    for name, side in loads.items():
+        times = _ms([t for load in side for t in load.first_token_s])
+        ms[name] = {"p50": percentile(times, 50), "p99": percentile(times, 99)}
+    cpu_s = sum(load.cpu_s for load in loads["relay"])
+    ratios = [r / d for d, r in zip(rates["direct"], rates["relay"], strict=True)]
+    return {
+        "streams": demand.streams,
+        "tokens_per_s": {name: spread(values) for name, values in rates.items()},
+        "ratio": spread(rates["relay"]).median / spread(rates["direct"]).median,
+        "ratio_by_block": spread(ratios),
+        "requests": sum(len(load.first_token_s) for load in loads["relay"]),
+        "first_token_ms": ms,
+        "added_ms": {q: ms["relay"][q] - ms["direct"][q] for q in ("p50", "p99")},
+        "daemon_cpu_ms_per_1000_chunks": cpu_s * 1e6 / sum(load.tokens for load in loads["relay"]),
+        "daemon_cpu_share_of_a_core": cpu_s / sum(load.seconds for load in loads["relay"]),
+    }
+
+
+async def measure(args: argparse.Namespace) -> None:
+    """Measure and print."""
+    host = machine()
+    answer_s = args.tokens / args.pace + args.first_token_ms / 1000
+    blocks = math.ceil(args.seconds / BLOCK_S)
+    demand = Demand(args.streams, args.tokens, answer_s, args.seconds / blocks)
+    async with both_sides(args) as sides:
+        async with step(f"1 client, {args.requests} requests a side"):
+            one = await one_client(sides, args.requests, PACED)
+            warm = await one_client(sides, args.requests, BACK_TO_BACK)
+        async with step(f"{2 * args.streams} streams on the stand-in alone"):
+            alone = await many_streams(sides.direct, replace(demand, streams=2 * args.streams, seconds=1), sides.cpu_s)
+        async with step(f"{args.streams} streams, {blocks} times {demand.seconds:g} s a side"):
+            many = await streams(sides, demand, blocks)
+    many["asked_tokens_per_s"] = args.streams * args.pace
+    many["stand_in_alone_tokens_per_s"] = alone.tokens_per_s
+    goal = (
+        f"at most +{MOST_ADDED_MS:g} ms to the first chunk at 1 client (median), "
+        f"at least {LEAST_RATIO:g} of the direct tokens/s at {args.streams} streams"
+    )
+    met = one["added_ms"]["median"] <= MOST_ADDED_MS and many["ratio"] >= LEAST_RATIO
+    lines = [
+        "The engine is a stand-in that streams at a set pace: these figures are the relay's, not a model's.",
+        f"It sends {args.pace:g} chunks/s a stream, the first after {args.first_token_ms:g} ms.",
+        "Direct: its Unix socket; relay: arena-server, in front of it, on a TCP port.",
+        "",
+        *_one_client_lines("1 client", one),
+        *_one_client_lines("1 client, back to back", warm),
+        *_streams_lines(many),
+    ]
+    figures = {"one_client": one, "back_to_back": warm, "streams": many}
+    Report("overhead", host, lines, figures, goal, met).print(as_json=args.json)
+
+
+def _one_client_lines(what: str, one: dict[str, Any]) -> list[str]:
+    ms, added = one["first_token_ms"], one["added_ms"]
+    return [
+        f"{what}, {one['requests']} requests a side: ms to the first chunk",
+        f"    direct    median {ms['direct']['median']:.2f}, p95 {ms['direct']['p95']:.2f}",
+        f"    relay     median {ms['relay']['median']:.2f}, p95 {ms['relay']['p95']:.2f}",
+        f"    added     median {added['median']:+.2f}, p95 {added['p95']:+.2f}; by block {one['added_ms_by_block']}",
+        f"    daemon    {one['daemon_cpu_ms_per_request']:.2f} ms of CPU a request",
+        "",
+    ]
+
+
+def _streams_lines(many: dict[str, Any]) -> list[str]:
+    ms, added, rates = many["first_token_ms"], many["added_ms"], many["tokens_per_s"]
+    return [
+        f"{many['streams']} streams, {many['asked_tokens_per_s']:,.0f} tokens/s asked for "
+        f"(stand-in and clients alone carry {many['stand_in_alone_tokens_per_s']:,.0f})",
+        f"    direct    {rates['direct']} tokens/s",
+        f"    relay     {rates['relay']} tokens/s",
+        f"    ratio     {many['ratio']:.3f}; by block {many['ratio_by_block']}",
+        f"    ms to the first chunk, {many['requests']} requests a side",
+        f"    direct    p50 {ms['direct']['p50']:.2f}, p99 {ms['direct']['p99']:.2f}",
+        f"    relay     p50 {ms['relay']['p50']:.2f}, p99 {ms['relay']['p99']:.2f}",
+        f"    added     p50 {added['p50']:+.2f}, p99 {added['p99']:+.2f}",
+        f"    daemon    {many['daemon_cpu_ms_per_1000_chunks']:.1f} ms of CPU per 1,000 chunks, "
+        f"{many['daemon_cpu_share_of_a_core']:.0%} of a core",
+    ]
+
+
+def _ms(times: Sequence[float]) -> list[float]:
+    return [t * 1000 for t in times]
+
+
+def main() -> int:
+    """The command line."""
+    parser = argparse.ArgumentParser(description="What arena-server's relay adds to an engine.")
+    parser.add_argument("--requests", type=int, default=400, help="requests a side at one client (400)")
+    parser.add_argument("--streams", type=int, default=32, help="streams at once (32)")
+    parser.add_argument("--seconds", type=float, default=20, help="measured seconds a side with streams (20)")
+    parser.add_argument("--pace", type=float, default=100, help="tokens per second of each stream (100)")
+    parser.add_argument("--tokens", type=int, default=100, help="tokens of an answer with streams (100)")
+    parser.add_argument("--first-token-ms", type=float, default=0, help="milliseconds to the engine's first token (0)")
+    parser.add_argument("--json", action="store_true", help="print a JSON object as the last line")
+    args = parser.parse_args()
+    return run(lambda: measure(args))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,84 @@
+"""The daemon as it is, in front of the stand-in engine: the real pool, core, routes, relay and server.
+
+Only the engine is another: its process is there already, so loading it is connecting to it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+from pathlib import Path
+
+import aiohttp
+
+from arena_server.app import build, listen, server
+from arena_server.config import Config
+from arena_server.engine.base import EngineError, LoadProgress
+from arena_server.engine.parent_death import die_with_parent
+from arena_server.engine.vllm import engine_client
+from arena_server.gpu.probe import HostProbe
+from arena_server.log import set_up_logging
+from bench.stand_in import MODEL
+
+
+class StandInEngine:
+    """An engine that somebody else started on the socket; implements `Engine`."""
+
+    progress: LoadProgress | None = None
+
+    def __init__(self, name: str, path: Path) -> None:
+        self.name = name
+        self.log_tail: list[str] = []
+        self._path = path
+        self._client: aiohttp.ClientSession | None = None
+
+    @property
+    def client(self) -> aiohttp.ClientSession:
+        """See `Engine`."""
+        assert self._client is not None, "not loaded"
+        return self._client
+
+    async def load(self) -> None:
+        """See `Engine`."""
+        self._client = engine_client(self._path)
+        try:
+            async with self._client.get("/health") as response:
+                response.raise_for_status()
+        except aiohttp.ClientError as e:
+            raise EngineError(str(e)) from e
+
+    async def stop(self) -> None:
+        """See `Engine`."""
+        if self._client is not None:
+            await self._client.close()
+            self._client = None
+
+    async def died(self) -> str:
+        """See `Engine`: nobody looks after it, so it never dies."""
+        never: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        return await never
+
+
+def main() -> None:
+    """Entry of the process; its first line on standard output is the port."""
+    parser = argparse.ArgumentParser(description="arena-server in front of a stand-in engine.")
+    parser.add_argument("--engine", type=Path, required=True, help="path of the stand-in's socket")
+    parser.add_argument("--port", type=int, default=0, help="port to listen on (any free one)")
+    args = parser.parse_args()
+    die_with_parent(os.getppid())
+    set_up_logging("warning")
+    config = Config.model_validate(
+        {
+            "server": {"port": args.port, "shutdown_grace_s": 1.0},
+            "models": {MODEL: {"model": MODEL, "gpu_memory_utilization": 0.05}},
+        }
+    )
+    listener = listen(config)
+    daemon = build(config, HostProbe(), {MODEL: (0,)}, {MODEL: StandInEngine(MODEL, args.engine)}, None)
+    print(listener.getsockname()[1], flush=True)
+    server(config, daemon).run(sockets=[listener])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,173 @@
+"""A stand-in for an engine: no model, but streams chat chunks like vLLM's, at a set pace, over a Unix socket.
+
+A tiny model on a few cores measures those cores; this measures what is in front of an engine. It decodes
+as vLLM does: one step for all running streams, each of which gets one chunk per step. Chunks, headers and their
+splitting into writes are those of vLLM 0.32. `max_tokens` in a request sets the number of chunks.
+
+    python -m bench.stand_in --uds /tmp/engine.sock --pace 100 --first-token-ms 10
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import json
+import os
+import signal
+from dataclasses import dataclass
+from typing import cast
+
+import httptools
+import uvloop
+
+from arena_server.engine.parent_death import die_with_parent
+
+MODEL = "stand-in"
+WORDS = (" the", " harbour", " was", " quiet", " and", " a", " lamp", " burned", " over", " it")
+
+HEAD = f'{{"id":"chatcmpl-b1f37aa1578beb6e","object":"chat.completion.chunk","created":1795255560,"model":"{MODEL}",'
+PLAIN = '"logprobs":null,"finish_reason":null,"token_ids":null'
+
+
+def _chunk(data: str) -> bytes:
+    event = f"data: {data}\n\n".encode()
+    return b"%x\r\n%b\r\n" % (len(event), event)
+
+
+HEADERS = (
+    b"HTTP/1.1 200 OK\r\ndate: Sat, 21 Nov 2026 10:06:00 GMT\r\nserver: uvicorn\r\n"
+    b"content-type: text/event-stream; charset=utf-8\r\nvary: Origin\r\ntransfer-encoding: chunked\r\n\r\n"
+)
+ROLE = _chunk(
+    HEAD + '"choices":[{"index":0,"delta":{"role":"assistant","content":""},"logprobs":null,"finish_reason":null}],'
+    '"prompt_token_ids":null,"prompt_text":null}'
+)
+TOKENS = [_chunk(HEAD + f'"choices":[{{"index":0,"delta":{{"content":"{word}"}},{PLAIN}}}]}}') for word in WORDS]
+LAST = _chunk(
+    HEAD
+    + '"choices":[{"index":0,"delta":{"content":" end"},"logprobs":null,"finish_reason":"length","stop_reason":null,'
+    '"token_ids":null}],"system_fingerprint":"vllm-0.32.0-42aaffcd"}'
+)
+DONE = b"e\r\ndata: [DONE]\n\n\r\n0\r\n\r\n"
+HEALTHY = b"HTTP/1.1 200 OK\r\nserver: uvicorn\r\ncontent-length: 0\r\n\r\n"
+NOT_FOUND = b"HTTP/1.1 404 Not Found\r\nserver: uvicorn\r\ncontent-length: 0\r\n\r\n"
+
+
+@dataclass(eq=False, slots=True)
+class _Stream:
+    transport: asyncio.Transport
+    left: int
+
+    def step(self) -> bool:
+        """Send one chunk; False after the last."""
+        self.left -= 1
+        if self.left > 0:
+            self.transport.write(TOKENS[self.left % len(TOKENS)])
+            return True
+        self.transport.write(LAST)
+        self.transport.write(DONE)
+        return False
+
+
+class StandIn:
+    """Decodes all running streams in step."""
+
+    def __init__(self, pace: float, first_token_s: float, chunks: int) -> None:
+        self._step_s = 1 / pace
+        self._first_token_s = first_token_s
+        self.chunks = chunks
+        self._streams: set[_Stream] = set()
+        self._next: asyncio.TimerHandle | None = None
+
+    def start(self, transport: asyncio.Transport, chunks: int) -> None:
+        """Answer one request with that many chunks."""
+        transport.write(HEADERS)
+        stream = _Stream(transport, chunks)
+        if self._first_token_s > 0:
+            asyncio.get_running_loop().call_later(self._first_token_s, self._prefilled, stream)
+        else:
+            self._prefilled(stream)
+
+    def _prefilled(self, stream: _Stream) -> None:
+        if stream.transport.is_closing():
+            return
+        stream.transport.write(ROLE)
+        if stream.step():
+            self._streams.add(stream)
+            if self._next is None:
+                loop = asyncio.get_running_loop()
+                self._next = loop.call_at(loop.time() + self._step_s, self._step, loop.time() + self._step_s)
+
+    def _step(self, due: float) -> None:
+        for stream in list(self._streams):
+            if stream.transport.is_closing() or not stream.step():
+                self._streams.discard(stream)
+        # Counted from when it was due: a late step does not slow the pace.
+        loop = asyncio.get_running_loop()
+        self._next = loop.call_at(due + self._step_s, self._step, due + self._step_s) if self._streams else None
+
+
+class _Connection(asyncio.Protocol):
+    """One HTTP/1.1 connection, kept alive (httptools calls the `on_` methods)."""
+
+    def __init__(self, engine: StandIn) -> None:
+        self._engine = engine
+        self._parser = httptools.HttpRequestParser(self)
+        self._path = b""
+        self._body = b""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserError:
+            self._transport.close()
+
+    def on_message_begin(self) -> None:
+        self._path = self._body = b""
+
+    def on_url(self, url: bytes) -> None:
+        self._path += url
+
+    def on_body(self, body: bytes) -> None:
+        self._body += body
+
+    def on_message_complete(self) -> None:
+        transport = self._transport
+        if self._path == b"/health":
+            transport.write(HEALTHY)
+        elif self._path == b"/v1/chat/completions":
+            self._engine.start(transport, json.loads(self._body).get("max_tokens", self._engine.chunks))
+        else:
+            transport.write(NOT_FOUND)
+
+
+async def serve(uds: str, engine: StandIn) -> None:
+    """Answer on the socket until SIGTERM or SIGINT."""
+    loop = asyncio.get_running_loop()
+    ended = asyncio.Event()
+    for sig in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(sig, ended.set)
+    await loop.create_unix_server(lambda: _Connection(engine), uds, backlog=2048)
+    await ended.wait()
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(uds)
+
+
+def main() -> None:
+    """Entry of the process."""
+    parser = argparse.ArgumentParser(description="A stand-in engine that streams at a set pace over a Unix socket.")
+    parser.add_argument("--uds", required=True, help="path of the socket")
+    parser.add_argument("--pace", type=float, default=100.0, help="chunks per second of each stream (100)")
+    parser.add_argument("--chunks", type=int, default=100, help="chunks of an answer without max_tokens (100)")
+    parser.add_argument("--first-token-ms", type=float, default=0.0, help="milliseconds before the first chunk (0)")
+    args = parser.parse_args()
+    die_with_parent(os.getppid())
+    uvloop.run(serve(args.uds, StandIn(args.pace, args.first_token_ms / 1000, args.chunks)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,218 @@
+"""An engine without vLLM: an HTTP server in this process that does what the test says, when it says so."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import shutil
+from collections import deque
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import aiohttp
+
+from arena_server.engine.base import EngineError, LoadProgress
+from arena_server.engine.vllm import engine_client
+from tests.support.gate import Gate, until
+from tests.support.replies import Received, Reply, reply_to
+
+LOG_LINES = 200
+
+
+class FakeEngine:
+    """Implements `Engine`, with the very HTTP client of the real one. Faults in its use are kept in `faults`."""
+
+    def __init__(self, name: str, directory: Path) -> None:
+        """`directory` is made for each load and removed after it, as the real one does."""
+        self.name = name
+        self.progress: LoadProgress | None = None
+        self.load_gate = Gate()
+        self.load_error: Exception | None = None  # the next loads fail with it
+        self.before_load: Callable[[], object] = lambda: None  # called when a load begins
+        self.after_load: Callable[[], object] = lambda: None  # called in the very step of the loop in which it ends
+        self.stop_gate = Gate()
+        self.stop_error: Exception | None = None
+        self.chunks = Gate()  # each chunk of every answer passes through
+        self.reply: Callable[[Received], Reply] = reply_to
+        self.requests: list[Received] = []
+        self.loads = 0
+        self.stops = 0  # of an engine that was loaded, or loading
+        self.loaded = False
+        self.faults: list[str] = []
+        self._directory = directory
+        self._busy = False
+        self._server: asyncio.Server | None = None
+        self._client: aiohttp.ClientSession | None = None
+        self._connections: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
+        self._death: asyncio.Future[str] | None = None
+        self._log: deque[str] = deque(maxlen=LOG_LINES)
+
+    # Engine
+
+    @property
+    def log_tail(self) -> list[str]:
+        """See `Engine`."""
+        return list(self._log)
+
+    @property
+    def client(self) -> aiohttp.ClientSession:
+        """See `Engine`."""
+        if self._client is None:
+            raise RuntimeError(f"engine {self.name} is not loaded")
+        return self._client
+
+    async def load(self) -> None:
+        """See `Engine`."""
+        with self._alone("load"):
+            if self._directory.exists():
+                self._fault("load without a stop before")
+            self.loads += 1
+            self.before_load()
+            self._log.extend(f"line {i} of load {self.loads}" for i in range(LOG_LINES))
+            self._directory.mkdir(mode=0o700, parents=True)
+            self.progress = LoadProgress("starting")
+            try:
+                await self.load_gate.wait()
+                if self.load_error is not None:
+                    raise self.load_error
+            finally:
+                self.progress = None
+            path = self._directory / "http.sock"
+            self._server = await asyncio.start_unix_server(self._connected, path, limit=1 << 20)
+            self._client = engine_client(path)
+            self._death = asyncio.get_running_loop().create_future()
+            self.loaded = True
+            self.after_load()
+
+    async def stop(self) -> None:
+        """See `Engine`."""
+        with self._alone("stop"):
+            self.stops += self._directory.exists()
+            self.loaded = False
+            if self._client is not None:
+                self._client.detach()  # as the real one does
+                self._client = None
+            await self.stop_gate.wait()
+            await self._cut()
+            shutil.rmtree(self._directory, ignore_errors=True)
+            if self.stop_error is not None:
+                raise self.stop_error
+
+    async def died(self) -> str:
+        """See `Engine`."""
+        if self._death is None:
+            raise RuntimeError(f"engine {self.name} is not loaded")
+        return await asyncio.shield(self._death)
+
+    # What tests do to it, and wait for
+
+    def fail_loads(self, reason: str = "out of memory") -> None:
+        """Let the next loads fail."""
+        self.load_error = EngineError(reason)
+
+    async def die(self, reason: str = "killed by the test") -> None:
+        """End as by SIGKILL: every connection is cut, and `died` tells."""
+        await self.vanish()
+        self.tell_death(reason)
+
+    async def vanish(self) -> None:
+        """End, and let nobody be told of it yet."""
+        self.loaded = False
+        await self._cut()
+
+    def tell_death(self, reason: str = "killed by the test") -> None:
+        """Let `died` return."""
+        assert self._death is not None
+        if not self._death.done():
+            self._death.set_result(reason)
+
+    async def request(self, number: int = 0) -> Received:
+        """The request of that number, as soon as it is here."""
+        await until(lambda: len(self.requests) > number, f"request {number} to reach {self.name}")
+        return self.requests[number]
+
+    @property
+    def inference(self) -> list[Received]:
+        """All requests but those for /health."""
+        return [r for r in self.requests if r.path != "/health"]
+
+    @property
+    def remains(self) -> bool:
+        """Whether anything is left of it on disk; only a stop removes that."""
+        return self._directory.exists()
+
+    # Inside
+
+    def _fault(self, what: str) -> None:
+        self.faults.append(f"{self.name}: {what}")
+        raise AssertionError(self.faults[-1])
+
+    @contextlib.contextmanager
+    def _alone(self, what: str) -> Iterator[None]:
+        if self._busy:
+            self._fault(f"{what} while a load or a stop is under way")
+        self._busy = True
+        try:
+            yield
+        finally:
+            self._busy = False
+
+    async def _cut(self) -> None:
+        server, self._server = self._server, None
+        if server is not None:
+            server.close()
+        for writer in self._connections.values():
+            writer.transport.abort()
+        tasks = [t for t in self._connections if t is not asyncio.current_task()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._connections[task] = writer
+        try:
+            with contextlib.suppress(OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
+                await self._serve(reader, writer)
+        finally:
+            writer.transport.abort()
+            del self._connections[task]
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """One request; the client closes the connection after it, as the relay's does."""
+        first, *lines = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")[:-2]
+        method, path, _ = first.split(" ")
+        headers = [(n.lower(), v.strip()) for n, _, v in (line.partition(":") for line in lines)]
+        length = int(dict(headers).get("content-length", 0))
+        request = Received(method, path, headers, await reader.readexactly(length))
+        self.requests.append(request)
+        if not self.loaded:
+            self._fault(f"{method} {path} though it is not loaded")
+        answering = asyncio.create_task(self._answer(request, writer))
+        try:
+            rest = await reader.read(1)
+            if rest:
+                self._fault(f"more after {method} {path}: {rest!r}")
+        finally:
+            # Either the client has hung up, or the engine was killed.
+            answering.cancel()
+            await asyncio.gather(answering, return_exceptions=True)
+            request.aborted = not request.finished and self.loaded
+
+    async def _answer(self, request: Received, writer: asyncio.StreamWriter) -> None:
+        reply = self.reply(request)
+        if request.path != "/health":
+            await self.chunks.wait()
+        writer.write(reply.head())
+        for number, chunk in enumerate(reply.chunks):
+            if number:
+                await self.chunks.wait()
+            if chunk:
+                writer.write(reply.framed(chunk))
+                await writer.drain()
+            request.sent += 1
+        if reply.length is None:
+            writer.write(b"0\r\n\r\n")
+        request.finished = True
+        await writer.drain()

@@ -1,0 +1,98 @@
+"""The benchmarks work and say what they promise. What they measure is no test's business."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import sys
+from pathlib import Path
+
+import psutil
+
+from bench import cold_start, stand_in
+from bench.client import TOKEN_MARK, Connection, Counter
+from bench.report import machine, percentile, spread
+
+ROOT = Path(__file__).parents[1]
+OVERHEAD = (sys.executable, "-m", "bench.overhead", "--requests", "5", "--streams", "2", "--tokens", "20", "--json")
+
+
+async def test_overhead_ends_with_its_figures_as_json() -> None:
+    process = await asyncio.create_subprocess_exec(
+        *OVERHEAD, "--seconds", "1", cwd=ROOT, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+    )
+    async with asyncio.timeout(60):
+        output, progress = await process.communicate()
+    assert process.returncode == 0, progress.decode()
+    text = output.decode()
+    assert "stand-in" in text
+
+    last = json.loads(text.splitlines()[-1])
+    assert set(last) == {"bench", "figures", "goal", "met", "machine", "versions"}
+    assert last["bench"] == "overhead"
+    assert isinstance(last["goal"], str)
+    assert isinstance(last["met"], bool)
+    assert set(last["machine"]) == {"cpu", "cores", "memory_gib", "load_average"}
+    assert {"arena-server", "python"} <= set(last["versions"])
+
+    figures = last["figures"]
+    assert figures["one_client"]["requests"] == figures["back_to_back"]["requests"] == 5
+    assert {"first_token_ms", "added_ms", "added_ms_by_block", "daemon_cpu_ms_per_request"} <= set(
+        figures["one_client"]
+    )
+    assert figures["streams"]["streams"] == 2
+    assert set(figures["streams"]["tokens_per_s"]) == {"direct", "relay"}
+    assert {"ratio", "added_ms", "daemon_cpu_ms_per_1000_chunks"} <= set(figures["streams"])
+
+
+async def test_an_interrupted_benchmark_leaves_no_process() -> None:
+    process = await asyncio.create_subprocess_exec(
+        *OVERHEAD, "--seconds", "60", cwd=ROOT, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+    )
+    assert process.stderr is not None
+    async with asyncio.timeout(60):
+        await process.stderr.readline()  # both of its processes are up when the first step is announced
+        started = psutil.Process(process.pid).children(recursive=True)
+        process.send_signal(signal.SIGINT)
+        assert await process.wait() == 130
+    assert len(started) == 2
+    assert not [p for p in started if p.is_running()]
+
+
+def test_cold_start_is_judged_by_the_medians() -> None:
+    def figures(arena_s: list[float]) -> dict[str, object]:
+        return {
+            "model": "tiny",
+            "vllm_s": spread([30.0, 24.0, 20.0]),
+            "arena_s": spread(arena_s),
+            "vllm_first_token_s": spread([30.0]),
+            "arena_first_token_s": spread([2.0]),
+            "vllm_uncounted_s": 40.0,
+            "zygote_imports_s": 10.0,
+            "zygote_resident_mib": 600.0,
+            "zygote_first_load_s": 2.0,
+        }
+
+    good = cold_start.report(machine(), figures([1.0, 2.0, 9.0]))
+    assert good.met
+    assert good.figures["ratio"] == 12.0
+    assert not cold_start.report(machine(), figures([1.0, 2.1, 2.2])).met
+
+
+def test_tokens_are_counted_wherever_the_chunks_are_cut() -> None:
+    counter = Counter()
+    connection = Connection(counter)
+    for chunk in (stand_in.ROLE, *stand_in.TOKENS, stand_in.LAST):
+        half = chunk.find(TOKEN_MARK) + 4  # cut within the mark, if it is there
+        connection.on_body(chunk[:half])
+        connection.on_body(chunk[half:])
+    connection.on_body(stand_in.DONE)
+    assert counter.tokens == len(stand_in.TOKENS) + 1
+
+
+def test_percentile() -> None:
+    values = [float(n) for n in range(100, 0, -1)]
+    assert percentile(values, 99) == 99
+    assert percentile(values, 50) == 50
+    assert percentile([7.0], 95) == 7
