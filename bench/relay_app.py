@@ -10,13 +10,11 @@ import asyncio
 import os
 from pathlib import Path
 
-import aiohttp
-
 from arena_server.app import build, listen, server
 from arena_server.config import Config
 from arena_server.engine.base import EngineError, LoadProgress
+from arena_server.engine.client import EngineClient, EngineLost, EngineUnreachable
 from arena_server.engine.parent_death import die_with_parent
-from arena_server.engine.vllm import engine_client
 from arena_server.gpu.probe import HostProbe
 from arena_server.log import set_up_logging
 from bench.stand_in import MODEL
@@ -31,28 +29,26 @@ class StandInEngine:
         self.name = name
         self.log_tail: list[str] = []
         self._path = path
-        self._client: aiohttp.ClientSession | None = None
+        self._client: EngineClient | None = None
 
     @property
-    def client(self) -> aiohttp.ClientSession:
+    def client(self) -> EngineClient:
         """See `Engine`."""
         assert self._client is not None, "not loaded"
         return self._client
 
     async def load(self) -> None:
         """See `Engine`."""
-        self._client = engine_client(self._path)
+        self._client = EngineClient(self._path)
         try:
             async with self._client.get("/health") as response:
-                response.raise_for_status()
-        except aiohttp.ClientError as e:
+                assert response.status == 200
+        except (EngineLost, EngineUnreachable) as e:
             raise EngineError(str(e)) from e
 
     async def stop(self) -> None:
         """See `Engine`."""
-        if self._client is not None:
-            await self._client.close()
-            self._client = None
+        self._client = None
 
     async def died(self) -> str:
         """See `Engine`: nobody looks after it, so it never dies."""

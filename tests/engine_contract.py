@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 from collections.abc import AsyncIterator
 from typing import Protocol
 
-import aiohttp
 import pytest
 
 from arena_server.engine.base import Engine, EngineError
+from arena_server.engine.client import EngineLost
 from tests.support.gate import LIMIT_S, until
 
 
@@ -46,15 +47,18 @@ class Subject(Protocol):
 
 
 @contextlib.asynccontextmanager
-async def streaming(subject: Subject) -> AsyncIterator[aiohttp.ClientResponse]:
-    """A long answer, whose first bytes are here."""
-    asking = subject.engine.client.post(
-        "/v1/completions", json=subject.stream_request(), headers={"Content-Type": "application/json"}
-    )
-    async with asking as response:
-        assert response.status == 200, await response.text()
-        assert await asyncio.wait_for(response.content.readany(), LIMIT_S)
-        yield response
+async def streaming(subject: Subject) -> AsyncIterator[AsyncIterator[bytes]]:
+    """The rest of a long answer, whose first bytes are here."""
+    body = json.dumps(subject.stream_request()).encode()
+    async with subject.engine.client.post("/v1/completions", [(b"content-type", b"application/json")], body) as answer:
+        assert answer.status == 200, await answer.read()
+        chunks = answer.chunks()
+        assert await asyncio.wait_for(anext(chunks), LIMIT_S)
+        yield chunks
+
+
+async def _joined(chunks: AsyncIterator[bytes]) -> bytes:
+    return b"".join([chunk async for chunk in chunks])
 
 
 async def healthy(engine: Engine) -> bool:
@@ -159,15 +163,15 @@ class EngineContract:
         """By a broken connection, or in the engine's own last words; never by a wait without end."""
         for way in (*subject.ways_to_die, "stop"):
             await subject.engine.load()
-            async with streaming(subject) as response:
+            async with streaming(subject) as rest:
                 if way == "stop":
                     await subject.engine.stop()
                 else:
                     await subject.kill(way)
                     await subject.engine.died()
                     await subject.engine.stop()
-                with contextlib.suppress(aiohttp.ClientError):
-                    answer = await asyncio.wait_for(response.read(), LIMIT_S)
+                with contextlib.suppress(EngineLost):
+                    answer = await asyncio.wait_for(_joined(rest), LIMIT_S)
                     assert b'"error"' in answer[-1000:], "an answer in good order has to tell of it"
             assert subject.leftovers() == []
 

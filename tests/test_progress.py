@@ -186,6 +186,7 @@ RuntimeError: Engine core initialization failed. See root cause above. Failed co
         ),
         (NO_REPOSITORY, "huggingface_hub.errors.RepositoryNotFoundError: 401 Client Error. (Request ID: Root=1-6)"),
         (ECHO_ALONE, ECHO_ALONE.strip()),
+        (ECHO_ALONE + WRAPPED, "ValueError: Load format `bnb` is not supported"),
         ("INFO:     Application startup complete.\nkilled", None),
         ("", None),
     ],

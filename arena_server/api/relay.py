@@ -11,12 +11,11 @@ import contextlib
 import logging
 from collections.abc import Iterable
 
-import aiohttp
 from fastapi import Response
-from multidict import CIMultiDict
 from starlette.types import Receive, Scope, Send
 
 from arena_server.api.errors import error_event
+from arena_server.engine.client import EngineClient, EngineLost, EngineUnreachable
 from arena_server.errors import ArenaError, EngineDied, ShuttingDown
 from arena_server.pool.pool import Pool
 
@@ -56,9 +55,7 @@ class RelayedResponse(Response):
         self._pool = pool
         self._model = model
         self._path = path
-        self._request_headers = CIMultiDict(
-            (name.decode("latin-1"), value.decode("latin-1")) for name, value in end_to_end(headers, KEPT_FROM_ENGINE)
-        )
+        self._request_headers = end_to_end(headers, KEPT_FROM_ENGINE)
         self._request_body = body
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -98,15 +95,15 @@ class RelayedResponse(Response):
             engine = lease.engines[self._model]
             try:
                 await self._stream(engine.client, answer)
-            except aiohttp.ClientConnectorError as e:
+            except EngineUnreachable as e:
                 # Its processes are dead and the pool is about to hear of it; what is asked then waits for a new load.
                 logger.debug("The engine of %s is gone: %s", self._model, e)
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(HEARS_OF_DEATH_S):
                         await engine.died()
                 return False
-            except aiohttp.ClientError as e:
-                logger.warning("The engine of %s ended while it answered: %s", self._model, e or type(e).__name__)
+            except EngineLost as e:
+                logger.warning("The engine of %s ended while it answered: %s", self._model, e)
                 message = (
                     f"The engine of model `{self._model}` ended while it answered. The next request starts it again."
                 )
@@ -117,12 +114,10 @@ class RelayedResponse(Response):
                 raise
         return True
 
-    async def _stream(self, engine: aiohttp.ClientSession, answer: _Answer) -> None:
-        async with engine.post(
-            self._path, data=self._request_body, headers=self._request_headers, allow_redirects=False
-        ) as upstream:
-            await answer.start(upstream.status, upstream.raw_headers)
-            async for chunk in upstream.content.iter_any():
+    async def _stream(self, engine: EngineClient, answer: _Answer) -> None:
+        async with engine.post(self._path, self._request_headers, self._request_body) as upstream:
+            await answer.start(upstream.status, upstream.headers)
+            async for chunk in upstream.chunks():
                 await answer.add(chunk)
         await answer.finish()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-import aiohttp
+from arena_server.engine.client import EngineClient
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,11 +45,8 @@ class Engine(Protocol):
         ...
 
     @property
-    def client(self) -> aiohttp.ClientSession:
-        """An HTTP client for the loaded engine; paths are vLLM's routes. Between `load` and `stop` only.
-
-        It raises aiohttp.ClientError when the engine goes away under it.
-        """
+    def client(self) -> EngineClient:
+        """An HTTP client for the loaded engine; paths are vLLM's routes. Between `load` and `stop` only."""
         ...
 
     async def load(self) -> None:

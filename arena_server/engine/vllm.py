@@ -11,10 +11,9 @@ import signal
 from collections.abc import Callable
 from pathlib import Path
 
-import aiohttp
-
 from arena_server.engine import process_group
 from arena_server.engine.base import EngineError, LoadProgress
+from arena_server.engine.client import EngineClient, EngineLost, EngineUnreachable
 from arena_server.engine.command import EngineCommand
 from arena_server.engine.launcher import EngineProcess, Launcher
 from arena_server.engine.output import EngineOutput
@@ -45,7 +44,7 @@ class VllmEngine:
         self._logger = logging.getLogger("arena_server.engine")
         self._process: EngineProcess | None = None
         self._output: EngineOutput | None = None
-        self._client: aiohttp.ClientSession | None = None
+        self._client: EngineClient | None = None
         self._progress: LoadProgress | None = None
         self._death: asyncio.Future[str] | None = None
         self._watched: list[int] = []
@@ -66,7 +65,7 @@ class VllmEngine:
         return list(self._output.tail) if self._output is not None else []
 
     @property
-    def client(self) -> aiohttp.ClientSession:
+    def client(self) -> EngineClient:
         """See `Engine`."""
         if self._client is None:
             raise RuntimeError(f"engine {self._name} is not loaded")
@@ -94,7 +93,7 @@ class VllmEngine:
         finally:
             os.close(log_fd)
         self._progress = LoadProgress("starting")
-        self._client = engine_client(self._directory / "http.sock")
+        self._client = EngineClient(self._directory / "http.sock")
         try:
             async with asyncio.timeout(self._load_timeout_s):
                 await self._until_healthy(self._process, self._client)
@@ -115,11 +114,7 @@ class VllmEngine:
         """
         self._unwatch()
         self._progress = None
-        if self._client is not None:
-            # Not closed: aiohttp would forget whoever still reads an answer, who would then wait for ever. Connections
-            # end with the engine, and the session keeps none that is idle.
-            self._client.detach()
-            self._client = None
+        self._client = None
         if self._process is not None:
             self._launcher.kill(self._process)
             while not self._process.exited.done():
@@ -137,11 +132,10 @@ class VllmEngine:
             raise RuntimeError(f"engine {self._name} is not loaded")
         return await asyncio.shield(self._death)
 
-    async def _until_healthy(self, process: EngineProcess, client: aiohttp.ClientSession) -> None:
-        timeout = aiohttp.ClientTimeout(total=HEALTH_TIMEOUT_S)
+    async def _until_healthy(self, process: EngineProcess, client: EngineClient) -> None:
         while not process.exited.done():
-            with contextlib.suppress(aiohttp.ClientError, TimeoutError):
-                async with client.get("/health", timeout=timeout) as response:
+            with contextlib.suppress(EngineUnreachable, EngineLost, TimeoutError):
+                async with asyncio.timeout(HEALTH_TIMEOUT_S), client.get("/health") as response:
                     if response.status == 200:
                         return
             await asyncio.wait([process.exited], timeout=POLL_S)
@@ -195,19 +189,3 @@ class VllmEngine:
 
 def _ended(status: int) -> str:
     return f"was killed by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
-
-
-def engine_client(path: Path) -> aiohttp.ClientSession:
-    """A session that hands bytes on as they come.
-
-    A connection serves one request: vLLM closes idle ones after 5 s, and a request sent at that moment would fail
-    though the engine is well. Over a Unix socket a new connection costs about 0.1 ms.
-    """
-    return aiohttp.ClientSession(
-        base_url="http://engine",
-        connector=aiohttp.UnixConnector(str(path), limit=0, force_close=True),
-        auto_decompress=False,
-        cookie_jar=aiohttp.DummyCookieJar(),
-        timeout=aiohttp.ClientTimeout(total=None, sock_connect=HEALTH_TIMEOUT_S),
-        skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding", "Content-Type"),
-    )

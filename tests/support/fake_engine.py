@@ -9,10 +9,8 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import aiohttp
-
 from arena_server.engine.base import EngineError, LoadProgress
-from arena_server.engine.vllm import engine_client
+from arena_server.engine.client import EngineClient
 from tests.support.gate import Gate, until
 from tests.support.replies import Received, Reply, reply_to
 
@@ -42,7 +40,7 @@ class FakeEngine:
         self._directory = directory
         self._busy = False
         self._server: asyncio.Server | None = None
-        self._client: aiohttp.ClientSession | None = None
+        self._client: EngineClient | None = None
         self._connections: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
         self._death: asyncio.Future[str] | None = None
         self._log: deque[str] = deque(maxlen=LOG_LINES)
@@ -55,7 +53,7 @@ class FakeEngine:
         return list(self._log)
 
     @property
-    def client(self) -> aiohttp.ClientSession:
+    def client(self) -> EngineClient:
         """See `Engine`."""
         if self._client is None:
             raise RuntimeError(f"engine {self.name} is not loaded")
@@ -79,7 +77,7 @@ class FakeEngine:
                 self.progress = None
             path = self._directory / "http.sock"
             self._server = await asyncio.start_unix_server(self._connected, path, limit=1 << 20)
-            self._client = engine_client(path)
+            self._client = EngineClient(path)
             self._death = asyncio.get_running_loop().create_future()
             self.loaded = True
             self.after_load()
@@ -89,9 +87,7 @@ class FakeEngine:
         with self._alone("stop"):
             self.stops += self._directory.exists()
             self.loaded = False
-            if self._client is not None:
-                self._client.detach()  # as the real one does
-                self._client = None
+            self._client = None
             await self.stop_gate.wait()
             await self._cut()
             shutil.rmtree(self._directory, ignore_errors=True)
@@ -180,8 +176,14 @@ class FakeEngine:
             del self._connections[task]
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """One request; the client closes the connection after it, as the relay's does."""
-        first, *lines = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")[:-2]
+        """Requests, one after another."""
+        begun = await self._serve_one(b"", reader, writer)
+        while begun:
+            begun = await self._serve_one(begun, reader, writer)
+
+    async def _serve_one(self, begun: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bytes:
+        """One request, of which `begun` is here; returns what is here of the next, nothing if the client hung up."""
+        first, *lines = (begun + await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")[:-2]
         method, path, _ = first.split(" ")
         headers = [(n.lower(), v.strip()) for n, _, v in (line.partition(":") for line in lines)]
         length = int(dict(headers).get("content-length", 0))
@@ -192,8 +194,9 @@ class FakeEngine:
         answering = asyncio.create_task(self._answer(request, writer))
         try:
             rest = await reader.read(1)
-            if rest:
+            if rest and not request.finished:
                 self._fault(f"more after {method} {path}: {rest!r}")
+            return rest
         finally:
             # Either the client has hung up, or the engine was killed.
             answering.cancel()
