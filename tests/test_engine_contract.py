@@ -130,6 +130,7 @@ def _lives(process: psutil.Process) -> bool:
 async def launcher() -> AsyncIterator[Launcher]:
     """One zygote for all: its imports take many times as long as a load."""
     launcher = Launcher("fork", ENVIRONMENT)
+    await launcher.warm_up()
     yield launcher
     await launcher.close()
 

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from arena_server.engine.output import KEPT_LINES, MAX_LINE_BYTES, EngineOutput
+from tests.support.gate import turns
 
 
 class Heard:
@@ -145,3 +146,16 @@ async def test_a_writer_that_stays_is_not_waited_for_for_ever() -> None:
     await heard.output.drained(0.01)
     os.close(writing)
     await heard.output.drained(10)
+
+
+async def test_an_opening_that_is_cancelled_leaves_no_pipe_behind() -> None:
+    open_files = []
+    for _ in range(3):  # the first may open what the loop keeps
+        opening = asyncio.create_task(Heard().output.open())
+        await asyncio.sleep(0)
+        opening.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await opening
+        await turns()
+        open_files.append(len(os.listdir("/proc/self/fd")))
+    assert open_files[2] == open_files[1]

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from tests.support.daemon_app import FakeDaemon, running_daemon
-from tests.support.gate import until
+from tests.support.leases import stands_still
 from tests.support.raw_client import connected, once, post
 from tests.support.replies import Received, Reply
 
@@ -226,13 +226,7 @@ async def test_a_client_that_does_not_read_stops_the_engine_and_not_the_daemons_
     async with connected(daemon.port, receive_buffer=1 << 14) as client:
         client.post("/v1/completions", ASK)
         request = await alpha.request()
-        seen: list[int] = []
-
-        def stands_still() -> bool:
-            seen.append(request.sent)
-            return len(seen) > 100 and seen[-100] == seen[-1] > 0
-
-        await until(stands_still, "the engine to stand still")
+        await stands_still(request)
         # What the kernel's buffers on the way hold, and little more.
         assert request.sent * len(piece) < 16 << 20
         assert not request.finished

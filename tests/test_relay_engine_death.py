@@ -14,7 +14,7 @@ from arena_server.api import relay
 from tests.support.daemon_app import FakeDaemon, running_daemon
 from tests.support.fake_engine import FakeEngine
 from tests.support.gate import until
-from tests.support.leases import use
+from tests.support.leases import stands_still, use
 from tests.support.raw_client import Cut, connected, post
 from tests.support.replies import EVENT_STREAM, Reply
 
@@ -216,7 +216,23 @@ async def test_all_streams_of_the_engine_are_told(daemon: FakeDaemon) -> None:
             assert b"engine_died" in await client.chunk()
 
 
-async def test_an_engine_that_talks_nonsense_is_a_502(daemon: FakeDaemon) -> None:
+async def test_while_the_client_reads_slowly_it_gets_what_has_come_and_then_the_error(daemon: FakeDaemon) -> None:
+    alpha = daemon.engines["alpha"]
+    line = b"data: " + b"x" * 65000 + b"\n\n"
+    alpha.reply = lambda _: Reply([line] * 500, headers=EVENT_STREAM)
+    async with connected(daemon.port, receive_buffer=1 << 14) as client:
+        client.post("/v1/chat/completions", {**ASK, "stream": True})
+        await stands_still(await alpha.request())
+        await alpha.die()
+        received = (await client.answer()).body
+    whole, event, done, end = received.rsplit(b"\n\n", 3)
+    assert json.loads(event.strip().removeprefix(b"data: ")) == {"error": ERROR}
+    assert (done, end) == (b"data: [DONE]", b"")
+    assert set(whole.strip().split(b"\n\n")) == {line.strip()}
+
+
+async def test_an_engine_that_talks_nonsense_is_a_502(daemon: FakeDaemon, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(relay, "HEARS_OF_DEATH_S", 0.01)  # it lives on
     alpha = daemon.engines["alpha"]
     alpha.reply = lambda _: Reply([], "nonsense", length=0)
     answer = await post(daemon.port, "/v1/chat/completions", ASK)

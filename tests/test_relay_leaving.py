@@ -10,7 +10,7 @@ import pytest
 from arena_server.pool.residency import Residency
 from tests.support.daemon_app import FakeDaemon, running_daemon
 from tests.support.gate import turns, until
-from tests.support.leases import use
+from tests.support.leases import stands_still, use
 from tests.support.raw_client import connected, post
 from tests.support.replies import Received, Reply
 
@@ -137,13 +137,7 @@ async def test_while_the_engine_waits_for_a_slow_reader(daemon: FakeDaemon) -> N
     async with connected(daemon.port, receive_buffer=1 << 14) as client:
         client.post("/v1/completions", ASK)
         request = await alpha.request()
-        seen: list[int] = []
-
-        def stands_still() -> bool:
-            seen.append(request.sent)
-            return len(seen) > 50 and seen[-50] == seen[-1] > 0
-
-        await until(stands_still, "the engine to stand still")
+        await stands_still(request)
         client.leave()
         await aborted(request)
         await daemon.idle("alpha")

@@ -15,6 +15,7 @@ from fastapi import Response
 from starlette.types import Receive, Scope, Send
 
 from arena_server.api.errors import error_event
+from arena_server.engine.base import Engine
 from arena_server.engine.client import EngineClient, EngineLost, EngineUnreachable
 from arena_server.errors import ArenaError, EngineDied, ShuttingDown
 from arena_server.pool.pool import Pool
@@ -22,7 +23,7 @@ from arena_server.pool.pool import Pool
 logger = logging.getLogger(__name__)
 
 # An engine's end is noticed within milliseconds; this is for a machine that is very busy.
-HEARS_OF_DEATH_S = 5.0
+HEARS_OF_DEATH_S = 2.0
 ATTEMPTS = 3
 LONGEST_LINE_BYTES = 1 << 20
 
@@ -98,12 +99,12 @@ class RelayedResponse(Response):
             except EngineUnreachable as e:
                 # Its processes are dead and the pool is about to hear of it; what is asked then waits for a new load.
                 logger.debug("The engine of %s is gone: %s", self._model, e)
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(HEARS_OF_DEATH_S):
-                        await engine.died()
+                await _until_known_dead(engine)
                 return False
             except EngineLost as e:
                 logger.warning("The engine of %s ended while it answered: %s", self._model, e)
+                # Who is told of it may ask again at once, and must not be sent to the dying engine.
+                await _until_known_dead(engine)
                 message = (
                     f"The engine of model `{self._model}` ended while it answered. The next request starts it again."
                 )
@@ -120,6 +121,13 @@ class RelayedResponse(Response):
             async for chunk in upstream.chunks():
                 await answer.add(chunk)
         await answer.finish()
+
+
+async def _until_known_dead(engine: Engine) -> None:
+    """Wait until the pool knows of the engine's end, which its connections show some milliseconds earlier."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(HEARS_OF_DEATH_S):
+            await engine.died()
 
 
 class _Answer:
