@@ -50,7 +50,7 @@ def install(app: FastAPI) -> None:
 
     async def http_error(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
-        message = f"{error.detail}: {request.method} {request.url.path}"
+        message = f"{error.detail}: {request.method} {request.scope['path']}"
         kind = "invalid_request_error" if error.status_code < 500 else "server_error"
         body = {"error": {"message": message, "type": kind, "param": None, "code": None}}
         return JSONResponse(body, error.status_code, error.headers)

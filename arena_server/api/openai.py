@@ -65,19 +65,19 @@ def openai_router(pool: Pool, models: Mapping[str, ModelConfig], max_body_bytes:
     async def get_model(model: str) -> dict[str, Any]:
         return card(model, names.resolve(model))
 
-    inference = Inference(pool, names, max_body_bytes)
     for path in INFERENCE_PATHS:
-        router.routes.append(Route(path, inference, methods=["POST"]))
+        router.routes.append(Route(path, Inference(pool, names, max_body_bytes, path), methods=["POST"]))
     return router
 
 
 class Inference:
-    """Answers the inference routes (ASGI): not a function, as what FastAPI does around one is of no use here."""
+    """Answers one inference route (ASGI): not a function, as what FastAPI does around one is of no use here."""
 
-    def __init__(self, pool: Pool, names: ModelNames, max_body_bytes: int) -> None:
+    def __init__(self, pool: Pool, names: ModelNames, max_body_bytes: int, path: str) -> None:
         self._pool = pool
         self._names = names
         self._max_body_bytes = max_body_bytes
+        self._path = path
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Read the request, then relay it."""
@@ -87,5 +87,7 @@ class Inference:
         except ClientDisconnect:
             return
         model = self._names.resolve(model_of(body, request.headers.get("content-type", "")))
-        path = request.url.path + (f"?{request.url.query}" if request.url.query else "")
+        # Never `request.url`: some Starlettes make it of the Host header, and `Host: x/sleep?` would choose the route.
+        query = scope["query_string"].decode("latin-1")
+        path = f"{self._path}?{query}" if query else self._path
         await RelayedResponse(self._pool, model, path, request.headers.raw, body)(scope, receive, send)

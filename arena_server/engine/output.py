@@ -34,8 +34,13 @@ class EngineOutput(asyncio.Protocol):
     async def open(self) -> int:
         """Make the pipe and start reading. Returns the writing end, which the caller closes."""
         reading, writing = os.pipe()
-        loop = asyncio.get_running_loop()
-        self._transport, _ = await loop.connect_read_pipe(lambda: self, os.fdopen(reading, "rb", 0))
+        pipe = os.fdopen(reading, "rb", 0)
+        opening = asyncio.ensure_future(asyncio.get_running_loop().connect_read_pipe(lambda: self, pipe))
+        try:
+            self._transport, _ = await asyncio.shield(opening)
+        except asyncio.CancelledError:
+            os.close(writing)  # the transport, which is there a moment later, then sees the end and closes its own
+            raise
         return writing
 
     def mark(self) -> None:
