@@ -130,7 +130,22 @@ class PoolConfig(Section):
     patience_s: float | None = Field(
         default=None, ge=0, description="Seconds a request leaves busy models alone; none: the measured cost of a swap"
     )
+    wait_notice_s: float = Field(
+        default=3.0, gt=0, description="Seconds a streaming request waits before it is told what for, in SSE comments"
+    )
     load_timeout_s: float = Field(default=1800.0, gt=0, description="Seconds an engine may take to start")
+    load_stall_s: float = Field(
+        default=300.0, gt=0, description="Seconds a starting engine may go without any sign of progress"
+    )
+    sleep_timeout_s: float = Field(
+        default=300.0, gt=0, description="Seconds an engine may take to fall asleep, or to wake; then it is stopped"
+    )
+    progress_stall_s: float = Field(
+        default=180.0, gt=0, description="Seconds an engine may leave running requests without a token; then it is dead"
+    )
+    sleep_memory_bytes: int | None = Field(
+        default=None, ge=0, description="Host RAM for the weights of sleeping models; none: half of all RAM"
+    )
 
 
 class ModelConfig(Section):
@@ -151,6 +166,11 @@ class ModelConfig(Section):
     idle_ttl_s: float | None = Field(default=None, gt=0, description="Seconds without a request until it is evicted")
     devices: Literal["auto"] | tuple[int, ...] = Field(
         default="auto", description="Device numbers its engine runs on, or `auto`"
+    )
+    sleep_level: Literal["auto", 0, 1, 2] = Field(
+        default="auto",
+        description="0: never asleep, evicting stops it; 1: weights to host RAM; 2: weights are read again; "
+        "auto: 1 where the GPU can, else 0",
     )
     env: Mapping[str, str] = Field(default_factory=dict, description="Environment variables of its engine")
 

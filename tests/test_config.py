@@ -70,7 +70,12 @@ def test_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
             "max_queue": 1000,
             "max_wait_s": 600.0,
             "patience_s": None,
+            "wait_notice_s": 3.0,
             "load_timeout_s": 1800.0,
+            "load_stall_s": 300.0,
+            "sleep_timeout_s": 300.0,
+            "progress_stall_s": 180.0,
+            "sleep_memory_bytes": None,
         },
         "engine_start": "fork",
         "state_dir": Path("/state/arena-server"),
@@ -86,6 +91,7 @@ def test_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
                 "preload": False,
                 "idle_ttl_s": None,
                 "devices": "auto",
+                "sleep_level": "auto",
                 "env": {},
             }
         },
@@ -164,7 +170,8 @@ NAME = "must be 1 to 200 letters, digits and `/ . : - _ @ +`"
             f"pool: {{zzz: 5}}\n{OK}",
             [
                 "pool.zzz: unknown key (known keys: max_awake_models, memory_reserve, max_queue, max_wait_s, "
-                "patience_s, load_timeout_s)"
+                "patience_s, wait_notice_s, load_timeout_s, load_stall_s, sleep_timeout_s, progress_stall_s, "
+                "sleep_memory_bytes)"
             ],
         ),
         (f"server: {{port: 65536}}\n{OK}", ["server.port: must be at most 65535, not 65536"]),
