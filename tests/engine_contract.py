@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Protocol
 
 import pytest
@@ -18,8 +18,15 @@ from tests.support.gate import LIMIT_S, until
 class Subject(Protocol):
     """An engine under test, with what only its kind can say and do."""
 
-    engine: Engine
-    ways_to_die: tuple[str, ...]
+    @property
+    def engine(self) -> Engine:
+        """The engine."""
+        ...
+
+    @property
+    def ways_to_die(self) -> Sequence[str]:
+        """What `kill` knows."""
+        ...
 
     def leftovers(self) -> list[str]:
         """Processes, sockets and directories of it that there are."""
@@ -39,6 +46,10 @@ class Subject(Protocol):
 
     async def kill(self, way: str) -> None:
         """Kill it behind its own back; return once that is done."""
+        ...
+
+    def hold_sleep(self) -> None:
+        """Keep the next sleep and the next waking from ending, if they can be; a test cancels them early otherwise."""
         ...
 
     def stream_request(self) -> dict[str, object]:
@@ -66,6 +77,16 @@ async def healthy(engine: Engine) -> bool:
     async with engine.client.get("/health") as response:
         await response.read()
         return response.status == 200
+
+
+async def answer_text(engine: Engine) -> str:
+    """What it answers to a short question, chosen greedily."""
+    asked = {"model": engine.name, "prompt": "In the morning the cat", "max_tokens": 8, "temperature": 0}
+    headers = [(b"content-type", b"application/json")]
+    async with engine.client.post("/v1/completions", headers, json.dumps(asked).encode()) as answer:
+        body = await answer.read()
+        assert answer.status == 200, body
+        return str(json.loads(body)["choices"][0]["text"])
 
 
 class EngineContract:
@@ -188,3 +209,71 @@ class EngineContract:
         await subject.engine.stop()
         assert 0 < len(subject.engine.log_tail) <= 200
         assert all("\n" not in line for line in subject.engine.log_tail)
+
+    @pytest.mark.parametrize("level", [1, 2])
+    async def test_it_answers_the_same_after_it_slept(self, subject: Subject, level: int) -> None:
+        engine = subject.engine
+        await engine.load()
+        before = await answer_text(engine)
+        assert before
+        for _ in range(2):
+            await engine.sleep(level)
+            assert engine.progress is None
+            await engine.wake()
+            assert await healthy(engine)
+            assert await answer_text(engine) == before
+
+    async def test_it_is_loaded_again_after_it_slept_and_was_stopped(self, subject: Subject) -> None:
+        await subject.engine.load()
+        await subject.engine.sleep(1)
+        assert subject.leftovers() != []
+        await subject.engine.stop()
+        assert subject.leftovers() == []
+        await subject.engine.load()
+        assert await healthy(subject.engine)
+        await subject.engine.sleep(1)
+        await subject.engine.wake()
+        assert await healthy(subject.engine)
+
+    async def test_its_death_is_told_while_it_sleeps(self, subject: Subject) -> None:
+        for way in subject.ways_to_die:
+            await subject.engine.load()
+            died = asyncio.create_task(subject.engine.died())
+            await subject.engine.sleep(1)
+            assert not died.done()
+            await subject.kill(way)
+            reason = await asyncio.wait_for(died, LIMIT_S)
+            assert reason.strip()
+            assert "\n" not in reason
+            await subject.engine.stop()
+            assert subject.leftovers() == []
+
+    @pytest.mark.parametrize("level", [1, 2])
+    @pytest.mark.parametrize("step", ["sleep", "wake"])
+    async def test_a_stop_leaves_nothing_of_one_that_was_cancelled_while_it_fell_asleep_or_woke(
+        self, subject: Subject, step: str, level: int
+    ) -> None:
+        engine = subject.engine
+        for after_s in (0, 0.001, 0.02):
+            await engine.load()
+            if step == "wake":
+                await engine.sleep(level)
+            subject.hold_sleep()
+            changing = asyncio.create_task(engine.sleep(level) if step == "sleep" else engine.wake())
+            await asyncio.wait([changing], timeout=after_s)  # a moment in its middle, wherever that is
+            changing.cancel()
+            await asyncio.wait([changing])
+            await engine.stop()
+            assert engine.pids == frozenset()
+            assert subject.leftovers() == []
+            subject.mend_loads()
+
+    async def test_its_processes_are_known_while_it_has_any(self, subject: Subject) -> None:
+        assert subject.engine.pids == frozenset()
+        await subject.engine.load()
+        awake = subject.engine.pids
+        assert awake
+        await subject.engine.sleep(1)
+        assert subject.engine.pids == awake
+        await subject.engine.stop()
+        assert subject.engine.pids == frozenset()

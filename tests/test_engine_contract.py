@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import importlib.util
 import os
 import signal
@@ -19,15 +20,25 @@ from arena_server.demo.daemon import ENGINE_ARGS
 from arena_server.demo.models import make_demo_models
 from arena_server.engine import process_group
 from arena_server.engine.base import EngineError
+from arena_server.engine.client import EngineLost
 from arena_server.engine.command import EngineCommand, engine_command
 from arena_server.engine.launcher import Launcher
 from arena_server.engine.vllm import VllmEngine
-from tests.engine_contract import EngineContract, healthy
+from tests.engine_contract import EngineContract, healthy, streaming
 from tests.support.fake_engine import FakeEngine
 from tests.support.gate import until
 from tests.support.replies import reply_to, stream
 
 ENVIRONMENT = {"OMP_NUM_THREADS": "1", "VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1", "HF_HUB_OFFLINE": "1"}
+
+
+HUNG = "no token for 2 s while 1 request ran (pool.progress_stall_s)"
+
+
+async def _read_all(chunks: AsyncIterator[bytes]) -> None:
+    with contextlib.suppress(EngineLost):
+        async for _ in chunks:
+            pass
 
 
 class FakeSubject:
@@ -48,10 +59,15 @@ class FakeSubject:
 
     def mend_loads(self) -> None:
         self.engine.load_error = None
-        self.engine.load_gate.release()
+        for gate in (self.engine.load_gate, self.engine.sleep_gate, self.engine.wake_gate):
+            gate.release()
 
     def hold_load(self) -> None:
         self.engine.load_gate.hold()
+
+    def hold_sleep(self) -> None:
+        self.engine.sleep_gate.hold()
+        self.engine.wake_gate.hold()
 
     async def kill(self, way: str) -> None:
         await self.engine.die(way)
@@ -80,17 +96,28 @@ class VllmSubject:
 
     ways_to_die = ("VLLM::EngineCor", "VLLM::Worker", "leader")
 
-    def __init__(self, launcher: Launcher, model: Path, directory: Path) -> None:
+    def __init__(self, launcher: Launcher, model: Path, directory: Path, progress_stall_s: float = 180) -> None:
         self.launcher = launcher
-        self.engine = VllmEngine("tiny", launcher, directory / "1", self._command, load_timeout_s=300)
+        self.engine = VllmEngine(
+            "tiny", launcher, directory / "1", self._command, load_timeout_s=300, progress_stall_s=progress_stall_s
+        )
         self._model = model
         self._directory = directory
         self._broken = False
+        self.own_cache_size = True
+        self.fraction = 0.05
 
     def _command(self, directory: Path) -> EngineCommand:
-        arguments = {**ENGINE_ARGS, "max_model_len": 1 << 30} if self._broken else ENGINE_ARGS
+        arguments = {**ENGINE_ARGS, "max_model_len": 1 << 30} if self._broken else dict(ENGINE_ARGS)
+        if not self.own_cache_size:
+            del arguments["kv_cache_memory_bytes"]
         config = ModelConfig.model_validate(
-            {"model": str(self._model), "gpu_memory_utilization": 0.05, "engine_args": arguments}
+            {
+                "model": str(self._model),
+                "gpu_memory_utilization": self.fraction,
+                "sleep_level": 1,  # on the CPU it frees nothing, but all that is asked of vLLM is answered
+                "engine_args": arguments,
+            }
         )
         return engine_command("tiny", config, (0,), directory, gpu=False)
 
@@ -108,12 +135,18 @@ class VllmSubject:
     def hold_load(self) -> None:
         """It takes seconds as it is."""
 
+    def hold_sleep(self) -> None:
+        """The canary's first answer takes some milliseconds, as does each step after it."""
+
     async def kill(self, way: str) -> None:
+        os.kill(self.member(way), signal.SIGKILL)
+
+    def member(self, title: str) -> int:
+        """The pid of that one of its processes."""
         leader = self.engine.pid
         assert leader is not None
         members = process_group.members(leader)
-        victim = leader if way == "leader" else next(m.pid for m in members if m.title.startswith(way))
-        os.kill(victim, signal.SIGKILL)
+        return leader if title == "leader" else next(m.pid for m in members if m.title.startswith(title))
 
     def stream_request(self) -> dict[str, object]:
         return {"model": "tiny", "prompt": "a", "stream": True, "max_tokens": 2000, "ignore_eos": True}
@@ -178,6 +211,64 @@ class TestVllmEngine(EngineContract):
         assert "\n" not in str(failed.value)
         await subject.engine.stop()
         assert subject.leftovers() == []
+
+    async def test_an_engine_core_that_hangs_is_dead_once_a_request_has_waited_too_long(
+        self, launcher: Launcher, model: Path
+    ) -> None:
+        with tempfile.TemporaryDirectory(prefix="arena-") as directory:
+            subject = VllmSubject(launcher, model, Path(directory), progress_stall_s=2)
+            await subject.engine.load()
+            died = asyncio.create_task(subject.engine.died())
+            async with streaming(subject) as rest:
+                os.kill(subject.member("VLLM::EngineCor"), signal.SIGSTOP)
+                reading = asyncio.create_task(_read_all(rest))
+                assert await asyncio.wait_for(died, 30) == HUNG
+                assert not reading.done()
+                assert await healthy(subject.engine), "its server does not know"
+                await subject.engine.stop()
+                await asyncio.wait_for(reading, 30)
+            assert subject.leftovers() == []
+
+    async def test_one_that_sleeps_is_not_dead_however_long(self, launcher: Launcher, model: Path) -> None:
+        with tempfile.TemporaryDirectory(prefix="arena-") as directory:
+            subject = VllmSubject(launcher, model, Path(directory), progress_stall_s=0.01)
+            await subject.engine.load()
+            await subject.engine.sleep(2)
+            died = asyncio.create_task(subject.engine.died())
+            await asyncio.wait([died], timeout=0.2)
+            assert not died.done()
+            await subject.engine.stop()
+            await died
+
+    async def test_one_that_dies_while_it_wakes_says_how(self, subject: VllmSubject) -> None:
+        await subject.engine.load()
+        await subject.engine.sleep(1)
+        os.kill(subject.member("VLLM::EngineCor"), signal.SIGSTOP)
+        waking = asyncio.create_task(subject.engine.wake())
+        await asyncio.wait([waking], timeout=0.2)
+        await subject.kill("leader")
+        with pytest.raises(EngineError, match=r"^waking: /wake_up: .+: .+ (died|SIGKILL)$"):
+            await asyncio.wait_for(waking, 30)
+        assert subject.engine.pid is not None
+
+    async def test_a_known_cache_size_is_taken_and_a_measured_one_told(self, subject: VllmSubject) -> None:
+        subject.own_cache_size = False
+        subject.fraction = 0.15  # of this, what the processes themselves take is no room for the cache
+        await subject.engine.load()
+        measured = subject.engine.facts.kv_cache_bytes
+        assert measured is not None
+        assert measured > 0
+        await subject.engine.stop()
+        await subject.engine.load(kv_cache_bytes=96 << 20)
+        assert any("Explicitly set (0.09/" in line for line in subject.engine.log_tail)
+        assert subject.engine.facts.kv_cache_bytes is None
+
+    async def test_a_lack_of_memory_is_told_apart(self, subject: VllmSubject) -> None:
+        subject.own_cache_size = False
+        subject.fraction = 0.001
+        with pytest.raises(EngineError, match=r"Available memory on node") as failed:
+            await subject.engine.load()
+        assert failed.value.out_of_memory
 
     async def test_the_folder_of_a_model_that_is_not_there_is_told_of_at_once(self, subject: VllmSubject) -> None:
         subject._model = Path("/nonexistent/model")

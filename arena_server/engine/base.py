@@ -19,13 +19,35 @@ class LoadProgress:
         return self.phase if self.fraction is None else f"{self.phase} {self.fraction:.0%}"
 
 
+@dataclass(frozen=True, slots=True)
+class LoadFacts:
+    """What an engine said of itself while it loaded, in bytes per device; None where it said nothing.
+
+    `kv_cache_bytes` is what it found free for its cache (never more than that; None where it was told how much to
+    take), `weights_bytes` what its weights take (never less).
+    """
+
+    kv_cache_bytes: int | None = None
+    weights_bytes: int | None = None
+
+
 class EngineError(Exception):
-    """An engine could not be loaded. The text is the reason in one line, in the engine's own words if it has any."""
+    """An engine could not be loaded, put to sleep or woken.
+
+    The text is the reason in one line, in the engine's own words if it has any; `out_of_memory` tells that it was
+    a lack of memory on its devices.
+    """
+
+    def __init__(self, reason: str, *, out_of_memory: bool = False) -> None:
+        super().__init__(reason)
+        self.out_of_memory = out_of_memory
 
 
 class Engine(Protocol):
-    """One model's engine. At most one of `load` and `stop` runs at a time; the pool sees to that.
+    """One model's engine.
 
+    At most one of `load`, `sleep`, `wake` and `stop` runs at a time; the pool sees to that. `stop` may come after any
+    of the others was cancelled, wherever that was.
     An implementation passes tests/engine_contract.py.
     """
 
@@ -40,19 +62,47 @@ class Engine(Protocol):
         ...
 
     @property
+    def facts(self) -> LoadFacts:
+        """What it said of itself during its last load."""
+        ...
+
+    @property
+    def pids(self) -> frozenset[int]:
+        """Its processes now; empty when there are none."""
+        ...
+
+    @property
     def log_tail(self) -> list[str]:
         """The last lines (at most 200) the engine printed, oldest first."""
         ...
 
     @property
     def client(self) -> EngineClient:
-        """An HTTP client for the loaded engine; paths are vLLM's routes. Between `load` and `stop` only."""
+        """An HTTP client for the loaded engine; paths are vLLM's routes. Between `load` and `stop` only.
+
+        Nothing is asked while the engine sleeps.
+        """
         ...
 
-    async def load(self) -> None:
+    async def load(self, kv_cache_bytes: int | None = None) -> None:
         """Start the engine; return when it answers requests.
 
+        `kv_cache_bytes` (per device), known from an earlier good load, spares it finding out how much it can take.
         Raises EngineError. After that, or after a cancellation, only `stop` may be called.
+        """
+        ...
+
+    async def sleep(self, level: int) -> None:
+        """Give the devices' memory back, but stay: level 1 keeps the weights in host RAM, level 2 reads them again.
+
+        Only while no request runs. Raises EngineError; after that only `stop` may be called.
+        """
+        ...
+
+    async def wake(self) -> None:
+        """Undo the last `sleep`; return when it answers requests, and as it did before.
+
+        Raises EngineError; after that only `stop` may be called.
         """
         ...
 
@@ -61,5 +111,8 @@ class Engine(Protocol):
         ...
 
     async def died(self) -> str:
-        """Wait until a loaded engine ends without having been told to; return the reason in one line."""
+        """Wait until a loaded engine, awake or asleep, ends without having been told to; return the reason in one line.
+
+        One that lets running requests wait for too long counts as ended.
+        """
         ...

@@ -33,8 +33,9 @@ class EngineLost(Exception):
 class EngineAnswer(asyncio.Protocol):
     """An answer while it comes; also the connection it comes on (httptools calls the `on_` methods)."""
 
-    def __init__(self) -> None:
+    def __init__(self, client: EngineClient) -> None:
         self.status = 0
+        self._client = client
         self.headers: list[Header] = []  # names as the engine wrote them
         self._closed = False
         self._unread: list[bytes] = []
@@ -43,6 +44,11 @@ class EngineAnswer(asyncio.Protocol):
         self._has_head = False
         self._complete = True
         self._waiting: asyncio.Future[None] | None = None
+
+    @property
+    def awaited(self) -> bool:
+        """Whether somebody waits for the engine's next bytes; not while here are some that nobody has taken."""
+        return self._waiting is not None and not self._waiting.done()
 
     async def chunks(self) -> AsyncIterator[bytes]:
         """The body, as it comes. Raises EngineLost."""
@@ -71,14 +77,17 @@ class EngineAnswer(asyncio.Protocol):
 
     def abort(self) -> None:
         """Close the connection; vLLM then aborts the request."""
+        self._client.closed(self)  # at once, though the connection goes a moment later
         self._transport.abort()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """See asyncio.Protocol."""
         self._transport = cast(asyncio.Transport, transport)
+        self._client.opened(self)
 
     def data_received(self, data: bytes) -> None:
         """See asyncio.Protocol."""
+        self._client.pieces += 1
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserError:
@@ -88,6 +97,7 @@ class EngineAnswer(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """See asyncio.Protocol."""
         self._closed = True
+        self._client.closed(self)
         self._wake()
 
     def on_message_begin(self) -> None:
@@ -141,7 +151,35 @@ class EngineClient:
 
     def __init__(self, path: Path) -> None:
         """`path` is the engine's socket."""
+        self.pieces = 0  # how many times bytes came; counted here, as it has to cost nothing
         self._path = str(path)
+        self._open: set[EngineAnswer] = set()
+        self._in_use = asyncio.Event()
+
+    @property
+    def awaited(self) -> int:
+        """How many exchanges wait for bytes of the engine; one that its reader keeps waiting does not count."""
+        return sum(answer.awaited for answer in self._open)
+
+    async def in_use(self) -> None:
+        """Wait until there is an exchange."""
+        await self._in_use.wait()
+
+    @property
+    def is_in_use(self) -> bool:
+        """Whether there is an exchange."""
+        return self._in_use.is_set()
+
+    def opened(self, answer: EngineAnswer) -> None:
+        """A connection is made (for EngineAnswer)."""
+        self._open.add(answer)
+        self._in_use.set()
+
+    def closed(self, answer: EngineAnswer) -> None:
+        """A connection is gone, or given up (for EngineAnswer); may be told twice."""
+        self._open.discard(answer)
+        if not self._open:
+            self._in_use.clear()
 
     def post(self, path: str, headers: Iterable[Header], body: bytes) -> _Exchange:
         """`async with` it: entering sends the request and waits for the headers, leaving ends the exchange.
@@ -163,7 +201,7 @@ class EngineClient:
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT_S):
                 loop = asyncio.get_running_loop()
-                _, connection = await loop.create_unix_connection(EngineAnswer, self._path)
+                _, connection = await loop.create_unix_connection(lambda: EngineAnswer(self), self._path)
         except OSError as e:
             raise EngineUnreachable(str(e) or "no connection") from e
         return connection

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from arena_server.config import ModelConfig
@@ -20,6 +20,8 @@ _READ_EARLY = (
     "VLLM_CACHE_ROOT",
 )
 
+KV_CACHE_FLAG = "--kv-cache-memory-bytes"
+
 
 @dataclass(frozen=True, slots=True)
 class EngineCommand:
@@ -32,6 +34,20 @@ class EngineCommand:
     argv: tuple[str, ...]
     env: Mapping[str, str]
     fresh: bool
+
+
+def sleep_level(model: ModelConfig, *, gpu: bool) -> int:
+    """How deep the model's engine sleeps when it is evicted (vLLM's levels); 0: it does not, it is stopped."""
+    if model.sleep_level == "auto":
+        return 1 if gpu else 0
+    return model.sleep_level
+
+
+def with_kv_cache(command: EngineCommand, kv_cache_bytes: int | None) -> EngineCommand:
+    """The command, with the size of the KV cache unless it has one; vLLM then need not measure what is free."""
+    if kv_cache_bytes is None or any(token.startswith(KV_CACHE_FLAG) for token in command.argv):
+        return command
+    return replace(command, argv=(*command.argv, f"{KV_CACHE_FLAG}={kv_cache_bytes}"))
 
 
 def engine_command(
@@ -63,6 +79,12 @@ def engine_command(
     else:
         # vLLM would bind the OpenMP threads of every engine to the same first cores, where they fight.
         env["VLLM_CPU_OMP_THREADS_BIND"] = "nobind"
+    if sleep_level(model, gpu=gpu) != 0:
+        # The routes for sleeping; among them is one that runs code. Only the daemon reaches them: the socket is
+        # private, and the relay passes on the routes of its own table alone. vLLM reads it when it makes its routes.
+        env["VLLM_SERVER_DEV_MODE"] = "1"
+        if gpu:  # elsewhere vLLM refuses the flag; there the routes answer, and free nothing
+            argv.append("--enable-sleep-mode")
     env.update(model.env)
     return EngineCommand(model.model, tuple(argv), env, fresh=any(_read_at_import(key) for key in model.env))
 

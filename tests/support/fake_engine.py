@@ -5,29 +5,58 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import shutil
+import zlib
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from arena_server.engine.base import EngineError, LoadProgress
+from arena_server.engine.base import EngineError, LoadFacts, LoadProgress
 from arena_server.engine.client import EngineClient
 from tests.support.gate import Gate, until
 from tests.support.replies import Received, Reply, reply_to
+from tests.support.simulated_memory import OverCommit, SimulatedMemory
 
 LOG_LINES = 200
+# Answered at once, whatever the gate holds back.
+NO_INFERENCE = frozenset({"/health", "/metrics"})
+# Beyond any the kernel gives (PID_MAX_LIMIT is 1 << 22): nobody is hit if somebody kills them.
+FIRST_PID = 1 << 23
 
 
 class FakeEngine:
     """Implements `Engine`, with the very HTTP client of the real one. Faults in its use are kept in `faults`."""
 
-    def __init__(self, name: str, directory: Path) -> None:
-        """`directory` is made for each load and removed after it, as the real one does."""
+    def __init__(
+        self,
+        name: str,
+        directory: Path,
+        memory: SimulatedMemory | None = None,
+        *,
+        devices: Sequence[int] = (0,),
+        awake_bytes: int = 0,
+        asleep_bytes: int = 0,
+    ) -> None:
+        """`directory` is made for each load and removed after it, as the real one does.
+
+        `awake_bytes` of each of the `devices` are taken when a load or a waking begins, `asleep_bytes` are left when it
+        has fallen asleep, and a stop gives back the rest at its end. A death gives nothing back.
+        """
         self.name = name
+        self.memory = memory
+        self.devices = devices
+        self.awake_bytes = awake_bytes
+        self.asleep_bytes = asleep_bytes
+        self.facts = LoadFacts()  # as the test says; a load leaves it as it is
+        self.kv_cache_bytes: int | None = None  # what the last load was given
         self.progress: LoadProgress | None = None
         self.load_gate = Gate()
         self.load_error: Exception | None = None  # the next loads fail with it
         self.before_load: Callable[[], object] = lambda: None  # called when a load begins
         self.after_load: Callable[[], object] = lambda: None  # called in the very step of the loop in which it ends
+        self.sleep_gate = Gate()
+        self.sleep_error: Exception | None = None
+        self.wake_gate = Gate()
+        self.wake_error: Exception | None = None
         self.stop_gate = Gate()
         self.stop_error: Exception | None = None
         self.chunks = Gate()  # each chunk of every answer passes through
@@ -35,7 +64,11 @@ class FakeEngine:
         self.requests: list[Received] = []
         self.loads = 0
         self.stops = 0  # of an engine that was loaded, or loading
+        self.sleeps = 0  # that were begun
+        self.sleep_levels: list[int] = []  # of each of them
+        self.wakes = 0  # that were begun
         self.loaded = False
+        self.asleep = False  # from the beginning of a sleep to the end of a waking
         self.faults: list[str] = []
         self._directory = directory
         self._busy = False
@@ -46,6 +79,12 @@ class FakeEngine:
         self._log: deque[str] = deque(maxlen=LOG_LINES)
 
     # Engine
+
+    @property
+    def pids(self) -> frozenset[int]:
+        """See `Engine`; of no real process."""
+        there = self.loaded or self.progress is not None
+        return frozenset({FIRST_PID + (zlib.crc32(self.name.encode()) & 0xFFFFF)}) if there else frozenset()
 
     @property
     def log_tail(self) -> list[str]:
@@ -59,17 +98,19 @@ class FakeEngine:
             raise RuntimeError(f"engine {self.name} is not loaded")
         return self._client
 
-    async def load(self) -> None:
+    async def load(self, kv_cache_bytes: int | None = None) -> None:
         """See `Engine`."""
         with self._alone("load"):
             if self._directory.exists():
                 self._fault("load without a stop before")
             self.loads += 1
+            self.kv_cache_bytes = kv_cache_bytes
             self.before_load()
             self._log.extend(f"line {i} of load {self.loads}" for i in range(LOG_LINES))
             self._directory.mkdir(mode=0o700, parents=True)
             self.progress = LoadProgress("starting")
             try:
+                self._take(self.awake_bytes)
                 await self.load_gate.wait()
                 if self.load_error is not None:
                     raise self.load_error
@@ -80,17 +121,47 @@ class FakeEngine:
             self._client = EngineClient(path)
             self._death = asyncio.get_running_loop().create_future()
             self.loaded = True
+            self.asleep = False
             self.after_load()
+
+    async def sleep(self, level: int) -> None:
+        """See `Engine`."""
+        with self._alone("sleep"):
+            if not self.loaded or self.asleep or level not in (1, 2):
+                self._fault(f"sleep at level {level} though {self._state}")
+            if self.client.is_in_use:
+                self._fault("sleep while a request runs")
+            self.sleeps += 1
+            self.sleep_levels.append(level)
+            self.asleep = True
+            await self.sleep_gate.wait()
+            if self.sleep_error is not None:
+                raise self.sleep_error
+            self._take(self.asleep_bytes)
+
+    async def wake(self) -> None:
+        """See `Engine`."""
+        with self._alone("wake"):
+            if not self.loaded or not self.asleep:
+                self._fault(f"wake though {self._state}")
+            self.wakes += 1
+            self._take(self.awake_bytes)
+            await self.wake_gate.wait()
+            if self.wake_error is not None:
+                raise self.wake_error
+            self.asleep = False
 
     async def stop(self) -> None:
         """See `Engine`."""
         with self._alone("stop"):
             self.stops += self._directory.exists()
-            self.loaded = False
+            self.loaded = self.asleep = False
             self._client = None
             await self.stop_gate.wait()
             await self._cut()
             shutil.rmtree(self._directory, ignore_errors=True)
+            if self.memory is not None:
+                self.memory.free(self.name)
             if self.stop_error is not None:
                 raise self.stop_error
 
@@ -129,8 +200,8 @@ class FakeEngine:
 
     @property
     def inference(self) -> list[Received]:
-        """All requests but those for /health."""
-        return [r for r in self.requests if r.path != "/health"]
+        """All requests but those for /health and /metrics."""
+        return [r for r in self.requests if r.path not in NO_INFERENCE]
 
     @property
     def remains(self) -> bool:
@@ -143,10 +214,23 @@ class FakeEngine:
         self.faults.append(f"{self.name}: {what}")
         raise AssertionError(self.faults[-1])
 
+    @property
+    def _state(self) -> str:
+        return "it sleeps" if self.asleep else "it is awake" if self.loaded else "it is not loaded"
+
+    def _take(self, size: int) -> None:
+        """Have so much of each device, instead of what it has."""
+        for index in self.devices if self.memory is not None else ():
+            assert self.memory is not None
+            try:
+                self.memory.take(self.name, index, size)
+            except OverCommit as e:
+                raise EngineError(f"out of memory: {e}", out_of_memory=True) from e
+
     @contextlib.contextmanager
     def _alone(self, what: str) -> Iterator[None]:
         if self._busy:
-            self._fault(f"{what} while a load or a stop is under way")
+            self._fault(f"{what} while another step is under way")
         self._busy = True
         try:
             yield
@@ -191,8 +275,8 @@ class FakeEngine:
         length = int(dict(headers).get("content-length", 0))
         request = Received(method, path, headers, await reader.readexactly(length))
         self.requests.append(request)
-        if not self.loaded:
-            self._fault(f"{method} {path} though it is not loaded")
+        if not self.loaded or self.asleep:
+            self._fault(f"{method} {path} though {self._state}")
         answering = asyncio.create_task(self._answer(request, writer))
         try:
             rest = await reader.read(1)
@@ -207,7 +291,7 @@ class FakeEngine:
 
     async def _answer(self, request: Received, writer: asyncio.StreamWriter) -> None:
         reply = self.reply(request)
-        if request.path != "/health":
+        if request.path not in NO_INFERENCE:
             await self.chunks.wait()
         writer.write(reply.head())
         for number, chunk in enumerate(reply.chunks):

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from arena_server.api.body import model_of
+from arena_server.api.body import ask_of
 
 Header = tuple[str, str]
 
@@ -87,7 +87,7 @@ def reply_to(request: Received) -> Reply:
     if path == "/health":
         return Reply([], length=0)
     if path == "/v1/audio/transcriptions":
-        model = model_of(request.body, request.header("content-type") or "")
+        model = ask_of(request.body, request.header("content-type") or "").model
         return whole({"text": f"{len(request.body)} bytes for {model}"})
     dialects = {
         "/v1/completions": _completions,
