@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import logging
 import math
 import os
 import signal
 import socket
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,8 +20,11 @@ from fastapi import FastAPI
 
 from arena_server import __version__
 from arena_server.api import errors as api_errors
+from arena_server.api.admin import admin_router
 from arena_server.api.health import health_router
+from arena_server.api.names import Catalogue
 from arena_server.api.openai import openai_router
+from arena_server.blueprint import Blueprint, draw_blueprint
 from arena_server.clock import Clock, SystemClock
 from arena_server.config import Config
 from arena_server.config_devices import check_devices
@@ -29,14 +33,14 @@ from arena_server.engine.command import engine_command
 from arena_server.engine.launcher import Launcher
 from arena_server.engine.vllm import VllmEngine
 from arena_server.errors import ArenaError, ConfigError
-from arena_server.gpu.memory_return import MemoryReturn
+from arena_server.gpu.device_memory import DeviceMemory
 from arena_server.gpu.probe import MemoryProbe, open_probe
 from arena_server.log import set_up_logging
+from arena_server.measurements import MeasurementStore, installed_vllm_version
 from arena_server.pool.core import PoolCore
-from arena_server.pool.events import ModelSpec
-from arena_server.pool.ledger import Budget
 from arena_server.pool.pool import Pool
-from arena_server.pool.state import Limits
+from arena_server.pool.records import Records
+from arena_server.reload import Reloader
 from arena_server.run_dir import make_run_dir, remove_run_dir
 
 logger = logging.getLogger(__name__)
@@ -48,6 +52,7 @@ class Daemon:
 
     pool: Pool
     app: FastAPI
+    reloader: Reloader
 
 
 class Server(uvicorn.Server):
@@ -67,13 +72,14 @@ class Server(uvicorn.Server):
 def serve(config: Config) -> int:
     """Run the daemon until a signal ends it. Returns the exit status; raises ConfigError before anything is started."""
     probe = open_probe()
-    homes = check_devices(config, probe.devices)
+    check_devices(config, probe.devices)
     set_up_logging(config.log_level)
     listener = listen(config)
     run_dir = make_run_dir(config.run_dir)
     try:
+        store = MeasurementStore.open(config.state_dir / "measurements.sqlite")
         launcher = Launcher(config.engine_start, _engine_environment(config, gpu=probe.gpu))
-        daemon = build(config, probe, homes, _engines(config, probe, homes, run_dir, launcher), launcher)
+        daemon = build(config, probe, store, _engine_maker(probe, run_dir, launcher), launcher)
         _announce(config, probe, listener)
         # Uvicorn raises the signal that ended it once more at its end, for handlers that were there before its own:
         # the default ones would end the process before what is below.
@@ -103,78 +109,92 @@ def server(config: Config, daemon: Daemon) -> Server:
 def build(
     config: Config,
     probe: MemoryProbe,
-    homes: Mapping[str, tuple[int, ...]],
-    engines: Mapping[str, Engine],
+    store: MeasurementStore,
+    make_engine: Callable[[str, Blueprint], Engine],
     launcher: Launcher | None,
     clock: Clock | None = None,
 ) -> Daemon:
-    """Join the parts; nothing runs before the application's lifespan begins.
+    """Join the parts; nothing runs before the application's lifespan begins. Raises ConfigError.
 
-    `engines` are the models' by name, `launcher` is what starts them, if anything has to.
+    `make_engine` makes a model's engine, `launcher` is what starts them, if anything has to.
     """
     clock = clock or SystemClock()
-    pool = Pool(engines, _core(config, probe, homes), MemoryReturn(probe), clock)
+    vllm_version = installed_vllm_version()
+
+    def draw(config: Config, old: Blueprint | None) -> Blueprint:
+        return draw_blueprint(config, probe, store, vllm_version, old.homes if old else None)
+
+    blueprint = draw(config, None)
+    engines = {name: make_engine(name, blueprint) for name in config.models}
+    core = PoolCore(blueprint.specs, blueprint.budget, blueprint.limits)
+    records = Records(store, blueprint.keys)
+    pool = Pool(engines, core, DeviceMemory(probe), records, clock, reserve_bytes=blueprint.reserve_bytes)
+    catalogue = Catalogue(config.models, blueprint.homes)
+    reloader = Reloader(pool, catalogue, blueprint, draw, make_engine)
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        background: list[asyncio.Task[None]] = []
         try:
             if launcher is not None:
                 await launcher.warm_up()
-            preloads = [asyncio.create_task(_preload(pool, n)) for n, m in config.models.items() if m.preload]
+                _on_sighup(reloader)
+            if probe.gpu:
+                background.append(asyncio.create_task(pool.watch_devices()))
+            for name in (n for n, m in config.models.items() if m.preload):
+                pool.load(name)
             yield
-            for task in preloads:
-                task.cancel()
         finally:
+            for task in background:
+                task.cancel()
             await pool.close()
             if launcher is not None:
                 await launcher.close()
 
     app = FastAPI(title="arena-server", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
     api_errors.install(app)
-    app.include_router(health_router(pool, probe, config.models, homes, clock))
-    app.include_router(openai_router(pool, config.models, config.server.max_body_bytes))
-    return Daemon(pool, app)
+    app.include_router(health_router(pool, probe, catalogue, clock))
+    app.include_router(openai_router(pool, catalogue, config.server.max_body_bytes, config.pool.wait_notice_s))
+    app.include_router(admin_router(pool, probe, catalogue, clock, reloader.reload))
+    return Daemon(pool, app, reloader)
 
 
-def _engines(
-    config: Config, probe: MemoryProbe, homes: Mapping[str, tuple[int, ...]], run_dir: Path, launcher: Launcher
-) -> dict[str, Engine]:
-    return {
-        name: VllmEngine(
+def _on_sighup(reloader: Reloader) -> None:
+    """Let SIGHUP (`systemctl reload`) read the configuration again."""
+    running: set[asyncio.Task[None]] = set()
+
+    async def reload() -> None:
+        try:
+            await reloader.reload()
+        except ArenaError as e:
+            logger.error("The configuration stays as it was: %s", e)
+
+    def hang_up() -> None:
+        task = asyncio.get_running_loop().create_task(reload())
+        running.add(task)
+        task.add_done_callback(running.discard)
+
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, hang_up)
+
+
+def _engine_maker(probe: MemoryProbe, run_dir: Path, launcher: Launcher) -> Callable[[str, Blueprint], Engine]:
+    numbers = itertools.count(1)
+
+    def make(name: str, blueprint: Blueprint) -> Engine:
+        pool, model = blueprint.config.pool, blueprint.config.models[name]
+        return VllmEngine(
             name,
             launcher,
-            run_dir / str(number),
-            partial(engine_command, name, model, homes[name], gpu=probe.gpu),
-            config.pool.load_timeout_s,
+            # A number for each: the engine that this one replaces may still be there.
+            run_dir / str(next(numbers)),
+            partial(engine_command, name, model, blueprint.homes[name], gpu=probe.gpu),
+            pool.load_timeout_s,
+            load_stall_s=pool.load_stall_s,
+            sleep_timeout_s=pool.sleep_timeout_s,
+            progress_stall_s=pool.progress_stall_s,
         )
-        for number, (name, model) in enumerate(config.models.items(), start=1)
-    }
 
-
-async def _preload(pool: Pool, name: str) -> None:
-    try:
-        async with pool.lease([name]):
-            pass
-    except ArenaError as e:
-        logger.error("Preloading %s: %s", name, e)
-
-
-def _core(config: Config, probe: MemoryProbe, homes: Mapping[str, tuple[int, ...]]) -> PoolCore:
-    sizes = {device.index: device.total_bytes for device in probe.devices}
-    specs = [
-        ModelSpec(
-            name,
-            {device: int(sizes[device] * model.gpu_memory_utilization) for device in homes[name]},
-            pinned=model.pinned,
-            idle_ttl_s=model.idle_ttl_s,
-        )
-        for name, model in config.models.items()
-    ]
-    pool = config.pool
-    # Rounded up, so that fractions which fill the budget exactly do not fail by a byte.
-    budget = {index: int(size * (1 - pool.memory_reserve)) + len(specs) for index, size in sizes.items()}
-    limits = Limits(pool.max_queue, pool.max_wait_s, pool.patience_s)
-    return PoolCore(specs, Budget(budget, pool.max_awake_models), limits)
+    return make
 
 
 def _engine_environment(config: Config, *, gpu: bool) -> dict[str, str]:

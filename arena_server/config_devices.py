@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -12,16 +12,19 @@ from arena_server.devices import DeviceInfo
 from arena_server.errors import ConfigError
 
 
-def check_devices(config: Config, devices: Sequence[DeviceInfo]) -> dict[str, tuple[int, ...]]:
+def check_devices(
+    config: Config, devices: Sequence[DeviceInfo], keep: Mapping[str, tuple[int, ...]] | None = None
+) -> dict[str, tuple[int, ...]]:
     """Each model's name -> the numbers of the devices it lives on, in the configuration's order.
 
-    Listed devices are taken as they are, `auto` ones are chosen (see `_place`); the same arguments always give
-    the same answer. Raises ConfigError, with a line for each model that could never be loaded and each set of
-    pinned or preloaded models that does not fit together.
+    Listed devices are taken as they are, `auto` ones are chosen (see `_place`), but for those in `keep`, which stay
+    where that says if they still run on so many; the same arguments always give the same answer. Raises ConfigError,
+    with a line for each model that could never be loaded and each set of pinned or preloaded models that does not fit
+    together.
     """
     faults = [*_count_faults(config), *_single_faults(config, devices)]
     if not faults:
-        homes = _place(config, devices)
+        homes = _place(config, devices, keep or {})
         faults = [*_pinned_faults(config, homes), *_preload_faults(config, homes)]
     if faults:
         raise ConfigError(fault_line(config.file, fault) for fault in faults)
@@ -108,8 +111,10 @@ class _Load:
             self.largest = max(self.largest, share)
 
 
-def _place(config: Config, devices: Sequence[DeviceInfo]) -> dict[str, tuple[int, ...]]:
-    """Spread the `auto` models over the devices, after the listed ones.
+def _place(
+    config: Config, devices: Sequence[DeviceInfo], keep: Mapping[str, tuple[int, ...]]
+) -> dict[str, tuple[int, ...]]:
+    """Spread the `auto` models over the devices, after the listed ones and those to `keep`.
 
     Pinned ones first, then the others, each in order of decreasing fraction (ties: the configuration's
     order), on the devices with the most unassigned fraction (ties: the lowest number) among those where the
@@ -120,11 +125,12 @@ def _place(config: Config, devices: Sequence[DeviceInfo]) -> dict[str, tuple[int
     loads = {d.index: _Load(d.index, budget, budget) for d in sorted(devices, key=lambda d: d.index)}
     homes: dict[str, tuple[int, ...]] = {}
     for name, model in config.models.items():
-        if model.devices != "auto":
-            homes[name] = model.devices
-            for index in model.devices:
-                loads[index].put(model)
-    waiting = [(name, model) for name, model in config.models.items() if model.devices == "auto"]
+        home = _fixed(model, keep.get(name, ()), loads)
+        for index in home:
+            loads[index].put(model)
+        if home:
+            homes[name] = home
+    waiting = [(name, model) for name, model in config.models.items() if name not in homes]
     for name, model in sorted(waiting, key=lambda item: (not item[1].pinned, -_share(item[1]))):
         order = sorted(loads.values(), key=lambda load: (not load.fits(model), -load.unassigned, load.index))
         chosen = order[: model.needed_devices]
@@ -132,6 +138,14 @@ def _place(config: Config, devices: Sequence[DeviceInfo]) -> dict[str, tuple[int
             load.put(model)
         homes[name] = tuple(sorted(load.index for load in chosen))
     return {name: homes[name] for name in config.models}
+
+
+def _fixed(model: ModelConfig, kept: tuple[int, ...], loads: Mapping[int, _Load]) -> tuple[int, ...]:
+    """The devices of a model that is not to be placed; none if it is."""
+    if model.devices != "auto":
+        return model.devices
+    stays = len(kept) == model.needed_devices and all(i in loads and loads[i].fits(model) for i in kept)
+    return kept if stays else ()
 
 
 def _by_device(homes: dict[str, tuple[int, ...]], names: Sequence[str]) -> dict[int, list[str]]:

@@ -75,6 +75,14 @@ class ModelsDoNotFitTogether(ArenaError):
     code = "models_do_not_fit_together"
 
 
+class Conflict(ArenaError):
+    """What is asked of a model cannot be done in the state it is in."""
+
+    status = 409
+    kind = "invalid_request_error"
+    code = "conflict"
+
+
 class QueueFull(ArenaError):
     """Too many requests wait for a model already."""
 
@@ -113,3 +121,17 @@ class EngineDied(ArenaError):
     status = 502
     kind = "server_error"
     code = "engine_died"
+
+
+class EngineRefused(ArenaError):
+    """The engine answered with an error, in its own words, where a stream of events had begun already."""
+
+    code = "engine_refused"
+
+    def __init__(self, message: str, engines_own: dict[str, Any] | None = None) -> None:
+        super().__init__(message)
+        self._engines_own = engines_own
+
+    def body(self) -> dict[str, Any]:
+        """The engine's `error` object as it came, if it is one."""
+        return super().body() if self._engines_own is None else {"error": self._engines_own}

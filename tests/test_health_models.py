@@ -52,7 +52,7 @@ async def test_health_shows_the_whole_picture(daemon: FakeDaemon) -> None:
     for name in ("alpha", "org/gamma"):
         assert 0 <= body["models"][name].pop("last_load_s") < 60
     common = {"gpu_memory_utilization": 0.4, "devices": [0], "pinned": False, "waiting": 0}
-    common |= {"loading": None, "error": None, "retry_in_s": None}
+    common |= {"loading": None, "error": None, "retry_in_s": None, "draining": None, "eta_s": None, "last_wake_s": None}
     assert body == {
         "status": "healthy",
         "version": __version__,
@@ -72,8 +72,10 @@ async def test_health_shows_the_whole_picture(daemon: FakeDaemon) -> None:
                 "total_bytes": TOTAL_BYTES,
                 "reserved_bytes": 2 * int(TOTAL_BYTES * 0.4),
                 "used_bytes": 123,
+                "blocked": None,
             }
         ],
+        "queue": [],
     }  # fmt: skip
     lease.release()
 

@@ -15,7 +15,7 @@ from arena_server.errors import (
     WaitLimit,
 )
 from arena_server.pool.residency import Residency
-from tests.support.daemon_app import MODELS, Hands, Parts, running_pool
+from tests.support.daemon_app import MODELS, TOTAL_BYTES, Hands, Parts, running_pool
 from tests.support.gate import turns, until
 from tests.support.leases import ask, use, waits
 
@@ -85,7 +85,7 @@ async def test_a_pair_is_granted_in_one_piece(pool: Parts) -> None:
 async def test_the_least_recently_used_model_is_evicted(pool: Parts) -> None:
     for name in ("alpha", "beta", "alpha", "org/gamma"):
         await use(pool, name)
-    assert [v.residency for v in pool.pool.views()] == [Residency.AWAKE, Residency.COLD, Residency.AWAKE]
+    assert [v.residency for v in pool.pool.view().models] == [Residency.AWAKE, Residency.COLD, Residency.AWAKE]
     assert not pool.engines["beta"].loaded
 
 
@@ -233,23 +233,23 @@ async def test_the_view_of_a_model_shows_each_stage_of_its_life() -> None:
         alpha = pool.engines["alpha"]
         cold = pool.view("alpha")
         assert (cold.residency, cold.running, cold.waiting) == (Residency.COLD, 0, 0)
-        assert (cold.idle_s, cold.last_load_s, cold.progress, cold.error, cold.retry_in_s) == (None,) * 5
+        assert (cold.idle_s, cold.times.load_s, cold.loading, cold.error, cold.retry_in_s) == (None,) * 5
         alpha.load_gate.hold()
         task = ask(pool, "alpha")
-        await until(lambda: pool.view("alpha").progress, "the load to begin")
+        await until(lambda: pool.view("alpha").loading, "the load to begin")
         alpha.progress = LoadProgress("loading weights", 0.4)
         loading = pool.view("alpha")
         assert (loading.residency, loading.running, loading.waiting) == (Residency.LOADING, 0, 1)
-        assert (loading.progress, loading.idle_s) == (LoadProgress("loading weights", 0.4), None)
+        assert (loading.loading, loading.idle_s) == (LoadProgress("loading weights", 0.4), None)
         clock.time += 7
         alpha.load_gate.release()
         lease = await task
         clock.time += 3
         leased = pool.view("alpha")
         assert (leased.residency, leased.running, leased.waiting) == (Residency.AWAKE, 1, 0)
-        assert (leased.idle_s, leased.last_load_s, leased.progress) == (0.0, 7.0, None)
+        assert (leased.idle_s, leased.times.load_s, leased.loading) == (0.0, 7.0, None)
         lease.release()
         clock.time += 5
         assert pool.view("alpha").idle_s == 5.0
-        assert [v.name for v in pool.pool.views()] == list(MODELS)
-        assert pool.pool.reserved_bytes(0) == pool.pool._core.models["alpha"].spec.footprint[0]
+        assert [v.name for v in pool.pool.view().models] == list(MODELS)
+        assert pool.pool.view().devices[0].reserved_bytes == int(TOTAL_BYTES * 0.4)

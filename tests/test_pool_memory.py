@@ -8,11 +8,12 @@ from collections.abc import AsyncIterator
 import pytest
 
 from arena_server.errors import ModelUnavailable
-from arena_server.gpu import memory_return
+from arena_server.gpu import device_memory
 from arena_server.gpu.probe import ProbeError
+from arena_server.pool import survey
 from arena_server.pool.residency import Residency
 from tests.support.daemon_app import Parts, running_pool
-from tests.support.gate import until
+from tests.support.gate import turns, until
 from tests.support.leases import ask, use
 
 SIZE = 40 << 30
@@ -62,13 +63,43 @@ async def test_a_little_that_others_took_meanwhile_does_not_matter(pool: Parts) 
     (await gamma).release()
 
 
-async def test_memory_that_never_comes_back_blocks_the_device_for_a_while_only(
+async def test_memory_that_is_not_given_back_keeps_others_out_and_is_shown(
     pool: Parts, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(memory_return, "LIMIT_S", 0.1)
-    for name in ("alpha", "beta", "org/gamma"):
+    monkeypatch.setattr(device_memory, "LIMIT_S", 0.1)
+    monkeypatch.setattr(survey, "EVERY_S", 0.01)
+    watching = asyncio.create_task(pool.pool.watch_devices())
+    for name in ("alpha", "beta"):
         await use(pool, name)
+    gamma = ask(pool, "org/gamma")
+    await until(lambda: pool.pool.view().devices[0].outside, "the device to be looked at")
+    await until(lambda: pool.view("beta").residency is Residency.COLD, "all that could make room to leave")
+    device = pool.pool.view().devices[0]
     assert "alpha ended 0.1 s ago and its memory is not back" in caplog.text
+    assert device.blocked is not None
+    assert "75.0 GiB of the budget are held by others, or were not given back; no room for" in device.blocked
+    assert "others than this server hold memory" in pool.pool.view().queue[0].phase
+    assert pool.engines["org/gamma"].loads == 0
+    pool.probe.used -= 2 * SIZE
+    (await gamma).release()
+    assert pool.pool.view().devices[0].blocked is None
+    watching.cancel()
+
+
+async def test_memory_of_programs_that_are_not_ours_is_not_given_away(
+    pool: Parts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(survey, "EVERY_S", 0.01)
+    pool.probe.start(4242, 70 << 30)
+    watching = asyncio.create_task(pool.pool.watch_devices())
+    await until(lambda: pool.pool.view().devices[0].blocked, "the device to be looked at")
+    alpha = ask(pool, "alpha")
+    await turns()
+    assert pool.engines["alpha"].loads == 0
+    assert "? (process 4242)" in str(pool.pool.view().devices[0].blocked)
+    pool.probe.end(4242)
+    (await alpha).release()
+    watching.cancel()
 
 
 async def test_the_memory_of_a_load_that_failed_is_waited_for_too(pool: Parts) -> None:
@@ -89,7 +120,7 @@ async def test_the_memory_of_an_engine_that_died_may_be_back_before_anybody_look
     await use(pool, "alpha")
     pool.probe.used -= SIZE
     await pool.engines["alpha"].die()
-    async with asyncio.timeout(memory_return.LIMIT_S - 2):
+    async with asyncio.timeout(device_memory.LIMIT_S - 2):
         await until(lambda: pool.view("alpha").residency is Residency.COLD, "the crash to be over")
     assert "its memory is not back" not in caplog.text
 

@@ -12,7 +12,7 @@ import pytest_asyncio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from arena_server.api.body import model_of
+from arena_server.api.body import ask_of
 from arena_server.errors import BadRequest
 from tests.support.daemon_app import FakeDaemon, running_daemon
 from tests.support.raw_client import once
@@ -89,16 +89,16 @@ def test_other_headers_of_the_part_do_not_matter() -> None:
         f'--{BOUNDARY}\r\nContent-Type: text/plain\r\ncontent-DISPOSITION: form-data; name="model"\r\n'
         f'X-Name: name="file"\r\n\r\nalpha\r\n--{BOUNDARY}--\r\n'
     )
-    assert model_of(body.encode(), FORM) == "alpha"
+    assert ask_of(body.encode(), FORM).model == "alpha"
 
 
 @pytest.mark.parametrize("content_type", [FORM.upper().replace(BOUNDARY.upper(), BOUNDARY), FORM + "; charset=utf-8"])
 def test_the_content_type_may_be_written_differently(content_type: str) -> None:
-    assert model_of(form([FILE, MODEL]), content_type) == "alpha"
+    assert ask_of(form([FILE, MODEL]), content_type).model == "alpha"
 
 
 def test_the_last_of_several_models_counts_as_it_does_for_the_engine() -> None:
-    assert model_of(form([('form-data; name="model"', b"beta"), MODEL]), FORM) == "alpha"
+    assert ask_of(form([('form-data; name="model"', b"beta"), MODEL]), FORM).model == "alpha"
 
 
 @shares_daemon
@@ -160,4 +160,4 @@ LATIN = st.text(st.characters(max_codepoint=255))  # as header values are read
 )
 def test_whatever_comes_has_a_model_or_is_a_bad_request(body: bytes, content_type: str) -> None:
     with contextlib.suppress(BadRequest):
-        assert model_of(body, content_type)
+        assert ask_of(body, content_type)

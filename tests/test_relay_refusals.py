@@ -30,7 +30,7 @@ async def shared() -> AsyncIterator[FakeDaemon]:
 async def daemon(shared: FakeDaemon) -> AsyncIterator[FakeDaemon]:
     """Checks that the pool and the engines were left alone."""
     yield shared
-    assert all(v.residency is Residency.COLD for v in shared.pool.views())
+    assert all(v.residency is Residency.COLD for v in shared.pool.view().models)
     assert all(not e.requests and not e.loads for e in shared.engines.values())
     assert not shared.pool._core.queue
     assert not shared.pool._core.leases

@@ -1,7 +1,8 @@
-"""The request body: read within its limit, and asked for nothing but its `model`."""
+"""The request body: read within its limit, and asked for nothing but its `model` and whether it wants a stream."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 from fastapi import Request
@@ -28,8 +29,17 @@ async def read_body(request: Request, limit: int) -> bytes:
     return bytes(body)
 
 
-def model_of(body: bytes, content_type: str) -> str:
-    """The `model` a request names, in JSON or (audio routes) multipart form data. Raises BadRequest."""
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """What the daemon has to know of a request; the rest is between the client and the engine."""
+
+    model: str
+    stream: bool
+
+
+def ask_of(body: bytes, content_type: str) -> Ask:
+    """What a request asks for, in JSON or (audio routes) multipart form data. Raises BadRequest."""
+    stream: Any = False
     if content_type.partition(";")[0].strip().lower() == "multipart/form-data":
         name: Any = _form_field(body, content_type, "model")
     else:
@@ -39,12 +49,12 @@ def model_of(body: bytes, content_type: str) -> str:
             raise BadRequest(f"We could not parse the JSON body of your request: {e}") from None
         if not isinstance(request, dict):
             raise BadRequest("The JSON body of your request must be an object.")
-        name = request.get("model")
+        name, stream = request.get("model"), request.get("stream")
     if name is None or name == "":
         raise BadRequest(MODEL_MISSING, param="model")
     if not isinstance(name, str):
         raise BadRequest("`model` must be a string.", param="model")
-    return name
+    return Ask(name, stream is True)
 
 
 def _form_field(body: bytes, content_type: str, wanted: str) -> str | None:

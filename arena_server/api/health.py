@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-
 from fastapi import APIRouter
 from pydantic import BaseModel, Field
 
 from arena_server import __version__
+from arena_server.api.names import Catalogue
 from arena_server.clock import Clock
-from arena_server.config import ModelConfig
 from arena_server.gpu.probe import MemoryProbe, ProbeError
-from arena_server.pool.pool import ModelView, Pool
+from arena_server.pool.outlook import Outlook
+from arena_server.pool.pool import Pool
 from arena_server.pool.residency import Residency
+from arena_server.pool.views import ModelView
+
+MOST_SHOWN = 100
 
 
 class LoadState(BaseModel):
@@ -34,7 +36,10 @@ class ModelHealth(BaseModel):
     waiting: int = Field(description="Requests that wait for it")
     idle_s: float | None = Field(description="Since its last use; null if it was never used")
     last_load_s: float | None = Field(description="What its last load took")
+    last_wake_s: float | None = Field(description="What its last wake took")
     loading: LoadState | None
+    draining: str | None = Field(description="Why it takes no new requests, if it does not")
+    eta_s: float | None = Field(description="Until it may answer, if it is coming up; by what it took before")
     error: str | None = Field(description="Why it last failed, until it is awake again")
     retry_in_s: float | None = Field(description="When a failed one may be asked for again")
 
@@ -49,6 +54,17 @@ class DeviceHealth(BaseModel):
     used_bytes: int | None = Field(
         description="In use by whomever, as NVML says (host RAM where there is no GPU); null if it does not answer"
     )
+    blocked: str | None = Field(description="Why nothing can be loaded there, if others hold too much of it")
+
+
+class Waiting(BaseModel):
+    """Somebody in the queue. Times in seconds."""
+
+    place: int
+    models: list[str]
+    waited_s: float
+    phase: str
+    eta_s: float
 
 
 class Health(BaseModel):
@@ -61,33 +77,31 @@ class Health(BaseModel):
     available_models: list[str] = Field(description="All that are configured")
     models: dict[str, ModelHealth]
     devices: list[DeviceHealth]
+    queue: list[Waiting] = Field(description="Who waits for models, oldest first; at most 100 of them")
 
 
-def health_router(
-    pool: Pool,
-    probe: MemoryProbe,
-    models: Mapping[str, ModelConfig],
-    homes: Mapping[str, Sequence[int]],
-    clock: Clock,
-) -> APIRouter:
-    """The route; `homes` are each model's device indices."""
+def health_router(pool: Pool, probe: MemoryProbe, catalogue: Catalogue, clock: Clock) -> APIRouter:
+    """The route."""
     router = APIRouter(tags=["health"])
     started = clock.now()
 
     def model_health(view: ModelView) -> ModelHealth:
-        model = models[view.name]
-        progress = view.progress
+        model = catalogue.models[view.name]
+        progress = view.loading
         return ModelHealth(
             residency=view.residency,
             gpu_memory_utilization=model.gpu_memory_utilization,
-            devices=list(homes[view.name]),
+            devices=view.devices,
             aliases=list(model.aliases),
-            pinned=model.pinned,
+            pinned=view.pinned,
             running=view.running,
             waiting=view.waiting,
             idle_s=_rounded(view.idle_s),
-            last_load_s=_rounded(view.last_load_s),
+            last_load_s=_rounded(view.times.load_s),
+            last_wake_s=_rounded(view.times.wake_s),
             loading=LoadState(phase=progress.phase, fraction=progress.fraction) if progress else None,
+            draining=view.draining,
+            eta_s=_rounded(view.eta_s),
             error=view.error,
             retry_in_s=_rounded(view.retry_in_s),
         )
@@ -100,24 +114,27 @@ def health_router(
 
     @router.get("/health", summary="State of the pool, its models and devices")
     async def health() -> Health:
-        views = pool.views()
+        view = pool.view()
+        books = {d.index: d for d in view.devices}
         return Health(
-            status="healthy",
+            status="stopping" if view.closing else "healthy",
             version=__version__,
             uptime_s=round(clock.now() - started, 1),
-            loaded_models=[v.name for v in views if v.residency is Residency.AWAKE],
-            available_models=[v.name for v in views],
-            models={v.name: model_health(v) for v in views},
+            loaded_models=[v.name for v in view.models if v.residency is Residency.AWAKE],
+            available_models=[v.name for v in view.models],
+            models={v.name: model_health(v) for v in view.models if v.name in catalogue.models},
             devices=[
                 DeviceHealth(
                     index=device.index,
                     name=device.name,
                     total_bytes=device.total_bytes,
-                    reserved_bytes=pool.reserved_bytes(device.index),
+                    reserved_bytes=books[device.index].reserved_bytes,
                     used_bytes=used_bytes(device.index),
+                    blocked=books[device.index].blocked,
                 )
                 for device in probe.devices
             ],
+            queue=[_waiting(outlook) for outlook in view.queue[:MOST_SHOWN]],
         )
 
     return router
@@ -125,3 +142,13 @@ def health_router(
 
 def _rounded(seconds: float | None) -> float | None:
     return None if seconds is None else round(seconds, 3)
+
+
+def _waiting(outlook: Outlook) -> Waiting:
+    return Waiting(
+        place=outlook.place,
+        models=list(outlook.models),
+        waited_s=round(outlook.waited_s, 3),
+        phase=outlook.phase,
+        eta_s=round(outlook.eta_s, 3),
+    )

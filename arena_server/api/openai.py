@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -11,11 +10,13 @@ from starlette.requests import ClientDisconnect
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from arena_server.api.body import model_of, read_body
-from arena_server.api.names import ModelNames
+from arena_server.api.body import ask_of, read_body
+from arena_server.api.names import Catalogue
 from arena_server.api.relay import RelayedResponse
-from arena_server.config import ModelConfig
 from arena_server.pool.pool import Pool
+
+# Those whose answers come as server-sent events if `stream` is true: there, comments may come before the first event.
+EVENT_STREAM_PATHS = frozenset({"/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/messages"})
 
 # All that a client can reach of an engine. An allowlist: vLLM's server has routes that put it to sleep, run code in its
 # workers, load adapters, profile and scale it, and gains new ones with every version.
@@ -41,10 +42,9 @@ INFERENCE_PATHS = (
 )
 
 
-def openai_router(pool: Pool, models: Mapping[str, ModelConfig], max_body_bytes: int) -> APIRouter:
-    """The routes over `pool`; request bodies may have `max_body_bytes`."""
+def openai_router(pool: Pool, names: Catalogue, max_body_bytes: int, wait_notice_s: float) -> APIRouter:
+    """The routes over `pool`. Bodies may have `max_body_bytes`; who waits so long for a stream is told of it."""
     router = APIRouter(tags=["openai"])
-    names = ModelNames(models)
     created = int(time.time())
 
     def card(alias: str, name: str) -> dict[str, Any]:
@@ -53,7 +53,7 @@ def openai_router(pool: Pool, models: Mapping[str, ModelConfig], max_body_bytes:
             "object": "model",
             "created": created,
             "owned_by": "arena-server",
-            "root": models[name].model,
+            "root": names.models[name].model,
             "parent": None if alias == name else name,
         }
 
@@ -66,17 +66,18 @@ def openai_router(pool: Pool, models: Mapping[str, ModelConfig], max_body_bytes:
         return card(model, names.resolve(model))
 
     for path in INFERENCE_PATHS:
-        router.routes.append(Route(path, Inference(pool, names, max_body_bytes, path), methods=["POST"]))
+        router.routes.append(Route(path, Inference(pool, names, max_body_bytes, wait_notice_s, path), methods=["POST"]))
     return router
 
 
 class Inference:
     """Answers one inference route (ASGI): not a function, as what FastAPI does around one is of no use here."""
 
-    def __init__(self, pool: Pool, names: ModelNames, max_body_bytes: int, path: str) -> None:
+    def __init__(self, pool: Pool, names: Catalogue, max_body_bytes: int, wait_notice_s: float, path: str) -> None:
         self._pool = pool
         self._names = names
         self._max_body_bytes = max_body_bytes
+        self._wait_notice_s = wait_notice_s
         self._path = path
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -86,8 +87,10 @@ class Inference:
             body = await read_body(request, self._max_body_bytes)
         except ClientDisconnect:
             return
-        model = self._names.resolve(model_of(body, request.headers.get("content-type", "")))
+        ask = ask_of(body, request.headers.get("content-type", ""))
+        model = self._names.resolve(ask.model)
         # Never `request.url`: some Starlettes make it of the Host header, and `Host: x/sleep?` would choose the route.
         query = scope["query_string"].decode("latin-1")
         path = f"{self._path}?{query}" if query else self._path
-        await RelayedResponse(self._pool, model, path, request.headers.raw, body)(scope, receive, send)
+        notice_s = self._wait_notice_s if ask.stream and self._path in EVENT_STREAM_PATHS else None
+        await RelayedResponse(self._pool, model, path, request.headers.raw, body, notice_s)(scope, receive, send)

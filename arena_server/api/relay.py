@@ -14,50 +14,41 @@ from collections.abc import Iterable
 from fastapi import Response
 from starlette.types import Receive, Scope, Send
 
-from arena_server.api.errors import error_event
+from arena_server.api.answer import HOP_BY_HOP, Answer, Header, end_to_end
 from arena_server.engine.base import Engine
 from arena_server.engine.client import EngineClient, EngineLost, EngineUnreachable
 from arena_server.errors import ArenaError, EngineDied, ShuttingDown
-from arena_server.pool.pool import Pool
+from arena_server.pool.pool import Notices, Pool
 
 logger = logging.getLogger(__name__)
 
 # An engine's end is noticed within milliseconds; this is for a machine that is very busy.
 HEARS_OF_DEATH_S = 2.0
 ATTEMPTS = 3
-LONGEST_LINE_BYTES = 1 << 20
+NOTICE_EVERY_S = 10.0
 
-# RFC 9110, 7.6.1: these speak of one connection, not of the message.
-HOP_BY_HOP = frozenset(
-    b"connection keep-alive proxy-authenticate proxy-authorization proxy-connection te trailer transfer-encoding "
-    b"upgrade".split()
-)
 # Of no concern to the engine: what the client shows to be let in, and what describes this hop.
 KEPT_FROM_ENGINE = HOP_BY_HOP | {b"host", b"content-length", b"expect", b"authorization", b"x-api-key", b"cookie"}
-# The daemon's server puts its own.
-KEPT_FROM_CLIENT = HOP_BY_HOP | {b"server", b"date"}
-
-Header = tuple[bytes, bytes]
-
-
-def end_to_end(headers: Iterable[Header], left_out: frozenset[bytes]) -> list[Header]:
-    """The headers that travel on: without `left_out` and those that Connection names. Names come in lower case."""
-    pairs = [(name.lower(), value) for name, value in headers]
-    named = {token.strip().lower() for name, value in pairs if name == b"connection" for token in value.split(b",")}
-    return [(name, value) for name, value in pairs if name not in left_out and name not in named]
 
 
 class RelayedResponse(Response):
     """A response that is fetched from the model's engine while it is sent."""
 
-    def __init__(self, pool: Pool, model: str, path: str, headers: Iterable[Header], body: bytes) -> None:
-        """`path` is the engine's route (with its query, if any); `headers` and `body` are the client's."""
+    def __init__(
+        self, pool: Pool, model: str, path: str, headers: Iterable[Header], body: bytes, wait_notice_s: float | None
+    ) -> None:
+        """`path` is the engine's route (with its query, if any); `headers` and `body` are the client's.
+
+        After `wait_notice_s` of waiting for the model the client is told of it, in a comment in the stream of events
+        that it asked for; None if it asked for none.
+        """
         super().__init__()
         self._pool = pool
         self._model = model
         self._path = path
         self._request_headers = end_to_end(headers, KEPT_FROM_ENGINE)
         self._request_body = body
+        self._wait_notice_s = wait_notice_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Relay (ASGI), giving up at once when the client goes."""
@@ -84,15 +75,19 @@ class RelayedResponse(Response):
             watcher.cancel()
 
     async def _relay(self, send: Send) -> None:
-        answer = _Answer(send, self._path.partition("?")[0])
-        for _ in range(ATTEMPTS):
-            if await self._attempt(answer):
-                return
-        raise EngineDied(f"The engine of model `{self._model}` takes no requests.", retry_after_s=1)
+        answer = Answer(send, self._path.partition("?")[0])
+        notices = Notices(self._wait_notice_s, NOTICE_EVERY_S, answer.notice) if self._wait_notice_s else None
+        try:
+            for _ in range(ATTEMPTS):
+                if await self._attempt(answer, notices):
+                    return
+            raise EngineDied(f"The engine of model `{self._model}` takes no requests.", retry_after_s=1)
+        except ArenaError as e:
+            await answer.fail(e)
 
-    async def _attempt(self, answer: _Answer) -> bool:
+    async def _attempt(self, answer: Answer, notices: Notices | None) -> bool:
         """Ask the engine once. False if it was gone before it took the request: then a new one may be asked."""
-        async with self._pool.lease([self._model]) as lease:
+        async with self._pool.lease([self._model], notices) as lease:
             engine = lease.engines[self._model]
             try:
                 await self._stream(engine.client, answer)
@@ -108,14 +103,14 @@ class RelayedResponse(Response):
                 message = (
                     f"The engine of model `{self._model}` ended while it answered. The next request starts it again."
                 )
-                await answer.fail(EngineDied(message, retry_after_s=1))
+                raise EngineDied(message, retry_after_s=1) from e
             except asyncio.CancelledError:
                 # At shutdown, after the grace. (To a client that left, this goes nowhere.)
                 await answer.fail(ShuttingDown("The server is shutting down."))
                 raise
         return True
 
-    async def _stream(self, engine: EngineClient, answer: _Answer) -> None:
+    async def _stream(self, engine: EngineClient, answer: Answer) -> None:
         async with engine.post(self._path, self._request_headers, self._request_body) as upstream:
             await answer.start(upstream.status, upstream.headers)
             async for chunk in upstream.chunks():
@@ -128,50 +123,3 @@ async def _until_known_dead(engine: Engine) -> None:
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(HEARS_OF_DEATH_S):
             await engine.died()
-
-
-class _Answer:
-    """What the client has of its answer so far."""
-
-    def __init__(self, send: Send, route: str) -> None:
-        self._send = send
-        self._route = route
-        self._started = False
-        self._stream = False
-        self._rest = b""
-
-    async def start(self, status: int, headers: Iterable[Header]) -> None:
-        kept = end_to_end(headers, KEPT_FROM_CLIENT)
-        self._stream = any(n == b"content-type" and v.startswith(b"text/event-stream") for n, v in kept)
-        self._started = True
-        await self._send({"type": "http.response.start", "status": status, "headers": kept})
-
-    async def add(self, chunk: bytes) -> None:
-        """Send on what has come.
-
-        In a stream of events the beginning of a line waits for the rest of it (the engine writes whole lines, so this
-        is rare): if the engine dies there, half a line and then an error event would be neither to the client.
-        """
-        if self._stream and (self._rest or not chunk.endswith(b"\n")):
-            lines, newline, rest = (self._rest + chunk).rpartition(b"\n")
-            if len(rest) > LONGEST_LINE_BYTES:
-                lines, newline, rest = lines + newline + rest, b"", b""
-            chunk, self._rest = lines + newline, rest
-        if chunk:
-            await self._send({"type": "http.response.body", "body": chunk, "more_body": True})
-
-    async def finish(self) -> None:
-        await self._send({"type": "http.response.body", "body": self._rest, "more_body": False})
-
-    async def fail(self, error: ArenaError) -> None:
-        """End with an error: as the response if nothing has left yet, as an event in a stream.
-
-        Any other answer that has begun is left incomplete, on which the server closes the connection: the client sees
-        that it is cut, and cannot take it for whole.
-        """
-        if not self._started:
-            raise error
-        if self._stream:
-            self._rest = b""
-            await self.add(error_event(error, self._route))
-            await self.finish()

@@ -7,84 +7,68 @@ Rules, each with the failure it prevents:
 - A ticket whose models are all awake is granted at once, unless one of them is draining.
 - Only one waiter, the oldest that lacks a model, may evict: the *evictor*. (Two would evict each
   other's models before either was served.)
-- Others may load into room that is free and that no older waiter needs.
+- Others may load or wake into room that is free and that no older waiter needs.
 - Idle models leave first, the least recently used first. Where only busy ones could make room, the evictor
   waits as long as the swap would cost, then they drain: no new tickets, running ones finish. (Without
   the wait two models would swap on every request; without the drain steady traffic on one would starve the other.)
+- Who leaves sleeps, if it can and there is host RAM; sleepers are stopped, the least recently used first, where their
+  RAM, or what they still hold of a device, is needed. (A sleeper is worth less than one that has to leave.)
 - A model that came up counts as busy until one of its waiters was granted. (It would be evicted unserved.)
 - Pinned models, and those an older waiter counts on, never leave.
-- One transition (load or stop) per device at a time, since vLLM measures free memory while it loads. (What
+- One transition (load, sleep, wake or stop) per device at a time, since vLLM measures free memory while it loads. (What
   failed is stopped at once all the same.)
-- Memory is reserved from before a load until after the stop.
+- Memory is reserved from before a load until after the stop; a transition reserves the larger of its two ends.
+- An engine that fails to fall asleep or to wake is stopped, and loaded again for who waits.
+- A load that runs out of memory is tried once more when every idle model has left. (Fractions are estimates.)
+
+`books` has the state and the small steps, `service` what follows from the state, this file what events do to it.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection
+from dataclasses import replace
 
 from arena_server.pool.events import (
+    Away,
     Close,
     Crashed,
+    Drains,
     Effect,
     Event,
-    Grant,
-    Load,
     Loaded,
     LoadFailed,
-    ModelSpec,
+    Outside,
+    Pin,
+    PutAway,
+    Reconfigure,
     Refusal,
-    Refuse,
     Release,
+    Removed,
+    Replaced,
     Request,
-    Stop,
+    Reset,
+    SleepFailed,
+    Slept,
     Stopped,
     Tick,
+    WakeFailed,
+    Woken,
 )
-from arena_server.pool.ledger import Budget, Footprint, Ledger
-from arena_server.pool.policy import Candidate, choose_victims
-from arena_server.pool.residency import IN_TRANSITION, Residency, move
-from arena_server.pool.state import STEADY_S, Limits, Model, Waiter
+from arena_server.pool.ledger import Footprint, Holding, Ledger
+from arena_server.pool.residency import COMING_UP, Residency
+from arena_server.pool.service import Service, gib
+from arena_server.pool.state import STEADY_S, Model, Waiter
 
 
-class PoolCore:
+class PoolCore(Service):
     """Decides who is awake. `handle` takes one event and returns the effects, in the order to run them."""
-
-    def __init__(self, specs: Iterable[ModelSpec], budget: Budget, limits: Limits) -> None:
-        self.models = {spec.name: Model(spec) for spec in specs}
-        self.ledger = Ledger(budget)
-        self.limits = limits
-        self.queue: list[Waiter] = []  # oldest first
-        self.leases: dict[int, frozenset[str]] = {}
-        self.closing = False
-        self._evictor: int | None = None  # the ticket for which models drain
-        self._effects: list[Effect] = []
-
-    # Events
 
     def handle(self, event: Event, now: float) -> list[Effect]:
         """Take one event at the time `now`; return what is to be done about it."""
         self._revive(now)
-        match event:
-            case Request(ticket, models):
-                self._request(ticket, models, now)
-            case Release(ticket):
-                self._release(ticket, now)
-            case Loaded(name):
-                self._loaded(self.models[name], now)
-            case LoadFailed(name, reason):
-                self._failed(self.models[name], reason, "load failed", now)
-            case Crashed(name, reason):
-                # One that is being stopped ends anyway.
-                if self.models[name].residency is Residency.AWAKE:
-                    self._failed(self.models[name], reason, "crashed", now)
-            case Stopped(name):
-                self._stopped(self.models[name], now)
-            case Close():
-                self.closing = True
-                self._refuse_waiters(self.queue, Refusal.CLOSING, "The server is shutting down.")
-            case Tick():
-                pass
+        self._take(event, now)
         self._settle(now)
         effects, self._effects = self._effects, []
         return effects
@@ -92,7 +76,7 @@ class PoolCore:
     def next_deadline(self, now: float) -> float:
         """When a Tick is due if nothing happens before; infinity if never."""
         times = [w.since + self.limits.max_wait_s for w in self.queue]
-        times += [w.blocked_since + self._patience(w) for w in self.queue if w.blocked_since is not None]
+        times += [w.patient_until for w in self.queue if w.patient_until is not None]
         for model in self.models.values():
             if model.residency is Residency.FAILED:
                 times.append(model.retry_at)
@@ -101,13 +85,55 @@ class PoolCore:
         # What is overdue waits for something else to happen (a device that is in transition, say).
         return min((t for t in times if t > now), default=math.inf)
 
+    def _take(self, event: Event, now: float) -> None:
+        match event:
+            case Request(ticket, models):
+                self._request(ticket, models, now)
+            case Release(ticket):
+                self._release(ticket, now)
+            case Loaded(name, host_bytes):
+                if host_bytes is not None:
+                    self.models[name].sleep_host_bytes = host_bytes
+                self._came_up(self.models[name], now)
+            case Woken(name):
+                self._came_up(self.models[name], now)
+            case LoadFailed(name, reason, out_of_memory):
+                self._load_failed(self.models[name], reason, out_of_memory, now)
+            case Slept(name, asleep, host_bytes):
+                self._slept(self.models[name], asleep, host_bytes, now)
+            case SleepFailed(name, reason) | WakeFailed(name, reason):
+                self._lost(self.models[name], reason, now)
+            case Crashed(name, reason):
+                self._crashed(self.models[name], reason, now)
+            case Stopped(name):
+                self._stopped(self.models[name], now)
+            case Outside(device_bytes):
+                self.ledger.outside = device_bytes
+            case PutAway(name, how):
+                self._dismiss(self.models[name], how, "an operator's order", now)
+            case Pin(name, pinned):
+                self._pin(self.models[name], pinned)
+            case Reset(name):
+                self._reset(self.models[name], now)
+            case Reconfigure():
+                self._reconfigure(event, now)
+            case Close():
+                self.closing = True
+                self._refuse_waiters(self.queue, Refusal.CLOSING, "The server is shutting down.")
+            case Tick():
+                pass
+
+    # Tickets
+
     def _request(self, ticket: int, names: frozenset[str], now: float) -> None:
         models = [self.models[name] for name in sorted(names)]
         if self.closing:
             self._refuse(ticket, Refusal.CLOSING, "The server is shutting down.")
         elif all(self._ready(m) for m in models):
             self._grant(ticket, names, now)
-        elif misfit := self._misfit(models):
+        elif gone := [m.name for m in models if m.removed]:
+            self._refuse(ticket, Refusal.UNAVAILABLE, f"{gone[0]} is no longer in the configuration.")
+        elif misfit := self.misfit(names):
             self._refuse(ticket, Refusal.NEVER_FITS, misfit)
         elif failed := [m for m in models if m.residency is Residency.FAILED]:
             last = max(failed, key=lambda m: m.retry_at)
@@ -120,7 +146,7 @@ class PoolCore:
 
     def _release(self, ticket: int, now: float) -> None:
         if ticket in self.leases:
-            for model in (self.models[name] for name in self.leases.pop(ticket)):
+            for model in (self.models[name] for name in self.leases.pop(ticket) if name in self.models):
                 # A lease on an engine that crashed is not one on the engine that took its place.
                 if ticket in model.leases:
                     model.leases.remove(ticket)
@@ -130,12 +156,69 @@ class PoolCore:
             self.queue.remove(waiting[ticket])
             self._forget(ticket)
 
-    def _loaded(self, model: Model, now: float) -> None:
-        model.load_s = now - model.since
-        self._move(model, Residency.AWAKE, now)
-        model.last_used = now
+    # Transitions that ended
+
+    def _came_up(self, model: Model, now: float) -> None:
+        took_s = now - model.since
+        if model.residency is Residency.WAKING:
+            model.times = replace(model.times, wake_s=took_s)
+            self.ledger.reserve(model.name, model.when_awake)
+            model.sleep_failures = 0
+        else:
+            model.times = replace(model.times, load_s=took_s)
+        model.retried = False
         model.error = None
-        model.owed = {w.ticket for w in self.queue if model.spec.name in w.models}
+        self._move(model, Residency.AWAKE, f"it answers, after {took_s:.1f} s", now)
+        model.last_used = now
+        model.owed = {w.ticket for w in self.queue if model.name in w.models}
+
+    def _slept(self, model: Model, asleep: Footprint | None, host_bytes: int | None, now: float) -> None:
+        took_s = now - model.since
+        model.times = replace(model.times, sleep_s=took_s)
+        if asleep is not None:
+            model.asleep_bytes = asleep
+        if host_bytes is not None:
+            model.sleep_host_bytes = model.host_bytes = host_bytes
+        self._move(model, Residency.ASLEEP, f"after {took_s:.1f} s", now)
+        if model.dismissed is Away.ASLEEP:
+            model.dismissed = None
+        # Not `reserve`: what is measured is held, whether or not it was to be so much.
+        self.ledger.held[model.name] = model.when_asleep or self.ledger.held[model.name]
+
+    def _stopped(self, model: Model, now: float) -> None:
+        model.times = replace(model.times, stop_s=now - model.since)
+        self.ledger.release(model.name)
+        model.host_bytes = 0
+        backoff = model.backoff_s if model.broken else 0.0
+        model.broken = False
+        model.dismissed = None
+        if backoff > 0 and model.successor is None:
+            model.retry_at = now + backoff
+            self._move(model, Residency.FAILED, f"failed {model.failures} times in a row", now)
+            self._refuse_waiters_of(model)
+        else:
+            self._move(model, Residency.COLD, "its memory is back", now)
+        self._succeed(model)
+
+    # Failures
+
+    def _load_failed(self, model: Model, reason: str, out_of_memory: bool, now: float) -> None:
+        if out_of_memory and not model.retried:
+            model.room_first = model.retried = True
+            model.error = reason
+            why = "out of memory; it is loaded once more when all idle models have left"
+            self._start_stop(model, why, now, orderly=False)
+            return
+        self._failed(model, reason, "load failed", now)
+        # Those who wait for it hear of it now; one that crashed is loaded again for them.
+        self._refuse_waiters_of(model)
+
+    def _crashed(self, model: Model, reason: str, now: float) -> None:
+        if model.residency is Residency.AWAKE:
+            self._failed(model, reason, "crashed", now)
+        elif model.residency in (Residency.FALLING_ASLEEP, Residency.ASLEEP, Residency.WAKING):
+            self._lost(model, reason, now)
+        # One that is being stopped ends anyway.
 
     def _failed(self, model: Model, reason: str, what: str, now: float) -> None:
         # By how long it was up, not by whether it served: the answers that an engine's end cuts short end first.
@@ -143,224 +226,107 @@ class PoolCore:
         model.failures = 1 if steady else model.failures + 1
         model.error = reason
         model.broken = True
+        model.room_first = model.retried = False
         model.leases.clear()
         model.owed.clear()
-        self._start_stop(model, what, now)
-        if what == "load failed":
-            # Those who wait for it hear of it now; one that crashed is loaded again for them.
-            self._refuse_waiters_of(model)
+        self._start_stop(model, what, now, orderly=False)
 
-    def _stopped(self, model: Model, now: float) -> None:
-        self.ledger.release(model.spec.name)
-        if not model.broken:
-            model.failures = 0
-        backoff = model.backoff_s if model.broken else 0.0
-        model.broken = False
-        if backoff > 0:
-            model.retry_at = now + backoff
-            self._move(model, Residency.FAILED, now)
-            self._refuse_waiters_of(model)
-        else:
-            self._move(model, Residency.COLD, now)
-
-    # What follows from the state, whatever the event
-
-    def _settle(self, now: float) -> None:
-        self._grant_ready(now)
-        overdue = [w for w in self.queue if now >= w.since + self.limits.max_wait_s]
-        detail = f"No room for it within {self.limits.max_wait_s:g} s."
-        self._refuse_waiters(overdue, Refusal.WAIT_LIMIT, detail)
-        if self.closing:
-            return
-        # In each round but the last two a load or a stop begins: bounded, so that a defect here cannot hang the daemon.
-        for _ in range(2 * len(self.models) + 2):
-            if self._first_lacking() != self._evictor:
-                self._pass_the_turn(now)
-            self._serve_queue(now)
-            self._grant_ready(now)  # a model that was spared may be all that somebody waits for
-            if self._first_lacking() == self._evictor and not self._stop_expired(now):
-                break
-
-    def _stop_expired(self, now: float) -> bool:
-        """Stop what has been idle for too long; whether there was any, which may have made room."""
-        expired = [m for m in self.models.values() if self._idle_too_long(m, now)]
-        stopped = False
-        for model in expired:
-            if self._at_rest(model.spec.footprint):
-                self._start_stop(model, f"idle for {model.spec.idle_ttl_s:g} s", now)
-                stopped = True
-        return stopped
-
-    def _pass_the_turn(self, now: float) -> None:
-        """Let the oldest waiter that lacks a model be the evictor, and spare what drained for another one."""
-        for model in self.models.values():
-            model.draining = None
-        for waiter in self.queue:
-            waiter.blocked_since = None
-        self._grant_ready(now)
-        self._evictor = self._first_lacking()
-
-    def _grant_ready(self, now: float) -> None:
-        for waiter in list(self.queue):
-            if all(self._ready(self.models[name]) for name in waiter.models):
-                self.queue.remove(waiter)
-                self._grant(waiter.ticket, waiter.models, now)
-
-    def _first_lacking(self) -> int | None:
-        """The ticket of the oldest waiter for which something has still to be done."""
-        return next((w.ticket for w in self.queue if self._needs(w)), None)
-
-    def _needs(self, waiter: Waiter) -> list[Model]:
-        return [m for name in sorted(waiter.models) if not (m := self.models[name]).coming]
-
-    def _serve_queue(self, now: float) -> None:
-        """Oldest first: reserve what each waiter needs, evict for the evictor alone, load what fits."""
-        plan = self.ledger.copy()  # what is held, and what those before will need
-        claimed: set[int] = set()  # devices whose next transition belongs to somebody older
-        counted_on: set[str] = set()
-        for waiter in self.queue:
-            counted_on |= waiter.models
-            needs = self._needs(waiter)
-            if not needs:
-                continue
-            others = plan.copy(without=[m.spec.name for m in needs])  # somebody older may need the same
-            if waiter.ticket == self._evictor:
-                self._evict_for(waiter, needs, counted_on, now)
-                its_turn = True
-            else:
-                cold = all(m.residency is Residency.COLD for m in needs)
-                its_turn = cold and not others.shortage(_footprints(needs))
-            if its_turn:
-                self._start_loads(needs, claimed, now)
-                # Until there is room for it, a load has no use for its devices; others may.
-                stopping = [name for name, m in self.models.items() if m.residency is Residency.STOPPING]
-                freed = self.ledger.copy(without=stopping)
-                claimed.update(d for m in needs if not freed.shortage([m.spec.footprint]) for d in m.spec.footprint)
-            plan.held.update({m.spec.name: m.spec.footprint for m in needs})
-
-    def _evict_for(self, waiter: Waiter, needs: Sequence[Model], counted_on: set[str], now: float) -> None:
-        self._spare_needless(needs)
-        leaving = self._leaving()
-        candidates = [
-            Candidate(name, m.spec.footprint, m.busy, m.last_used)
-            for name, m in self.models.items()
-            if m.residency is Residency.AWAKE and m.draining is None and not m.spec.pinned and name not in counted_on
-        ]
-        victims = choose_victims(self.ledger.copy(without=leaving), _footprints(needs), candidates)
-        if not victims.any_busy:
-            waiter.blocked_since = None
-        elif waiter.blocked_since is None:
-            waiter.blocked_since = now
-        patient = waiter.blocked_since is not None and now < waiter.blocked_since + self._patience(waiter)
-        if victims.enough and not patient:
-            for name in victims.names:
-                self.models[name].draining = "evicted for " + " and ".join(m.spec.name for m in needs)
-        for model in self.models.values():
-            if model.draining and not model.leases and self._at_rest(model.spec.footprint):
-                model.owed.clear()
-                self._start_stop(model, model.draining, now)
-
-    def _leaving(self) -> list[str]:
-        return [name for name, m in self.models.items() if m.residency is Residency.STOPPING or m.draining is not None]
-
-    def _spare_needless(self, needs: Sequence[Model]) -> None:
-        """Let those stay after all for which room came from elsewhere (a crash, say), the last used first."""
-        draining = [m for m in self.models.values() if m.draining is not None]
-        for model in sorted(draining, key=lambda m: m.last_used, reverse=True):
-            without_others = [name for name in self._leaving() if name != model.spec.name]
-            if not self.ledger.copy(without=without_others).shortage(_footprints(needs)):
-                model.draining = None
-
-    def _start_loads(self, needs: Sequence[Model], claimed: set[int], now: float) -> None:
-        for model in needs:
-            footprint = model.spec.footprint
-            if (
-                model.residency is Residency.COLD
-                and self._at_rest(footprint)
-                and claimed.isdisjoint(footprint)
-                and not self.ledger.shortage([footprint])
-            ):
-                self.ledger.reserve(model.spec.name, footprint)
-                self._move(model, Residency.LOADING, now)
-                self._effects.append(Load(model.spec.name))
-
-    # Small steps
-
-    def _ready(self, model: Model) -> bool:
-        return model.ready
-
-    def _at_rest(self, footprint: Footprint) -> bool:
-        """Whether none of these devices has a transition under way."""
-        return not any(
-            m.residency in IN_TRANSITION and not m.spec.footprint.keys().isdisjoint(footprint)
-            for m in self.models.values()
-        )
-
-    def _grant(self, ticket: int, names: frozenset[str], now: float) -> None:
-        self.leases[ticket] = names
-        for name in names:
-            model = self.models[name]
-            model.leases.add(ticket)
-            if ticket in model.owed:
-                model.owed.clear()
-            model.last_used = now
-        self._effects.append(Grant(ticket))
-
-    def _start_stop(self, model: Model, why: str, now: float) -> None:
-        assert not model.busy, f"{model.spec.name} is in use"
-        model.draining = None
-        self._move(model, Residency.STOPPING, now)
-        self._effects.append(Stop(model.spec.name, why))
-
-    def _move(self, model: Model, to: Residency, now: float) -> None:
-        model.residency = move(model.spec.name, model.residency, to)
-        model.since = now
-
-    def _refuse(self, ticket: int, refusal: Refusal, detail: str, retry_after_s: float | None = None) -> None:
-        self._effects.append(Refuse(ticket, refusal, detail, retry_after_s))
-
-    def _refuse_waiters(
-        self, waiters: Iterable[Waiter], refusal: Refusal, detail: str, retry_after_s: float | None = None
-    ) -> None:
-        for waiter in list(waiters):
-            self.queue.remove(waiter)
-            after = self._cost(waiter.models) if refusal is Refusal.WAIT_LIMIT else retry_after_s
-            self._refuse(waiter.ticket, refusal, detail, after)
-            self._forget(waiter.ticket)
-
-    def _refuse_waiters_of(self, model: Model) -> None:
-        wanting = [w for w in self.queue if model.spec.name in w.models]
-        self._refuse_waiters(wanting, Refusal.UNAVAILABLE, str(model.error), max(1.0, model.backoff_s))
-
-    def _forget(self, ticket: int) -> None:
-        """Nothing is owed to who has left the queue."""
-        for model in self.models.values():
-            model.owed.discard(ticket)
+    def _lost(self, model: Model, reason: str, now: float) -> None:
+        """Nobody's answer is lost: who waits has it loaded again."""
+        if model.residency is not Residency.ASLEEP:
+            model.sleep_failures += 1
+        model.error = reason
+        self._start_stop(model, reason, now, orderly=False)
 
     def _revive(self, now: float) -> None:
         for model in self.models.values():
             if model.residency is Residency.FAILED and model.retry_at <= now:
-                self._move(model, Residency.COLD, now)
+                self._move(model, Residency.COLD, "time to try again", now)
 
-    def _cost(self, names: Iterable[str]) -> float:
-        return sum(self.models[name].cost_s for name in names)
+    # Operators
 
-    def _patience(self, waiter: Waiter) -> float:
-        """Seconds the evictor waits for busy models before they drain.
+    def _dismiss(self, model: Model, how: Away, why: str, now: float) -> None:
+        if model.residency in COMING_UP and how is Away.STOPPED:
+            self._refuse_waiters_of(model, f"{model.name} was stopped: {why}.")
+            self._start_stop(model, why, now)
+        elif model.residency is Residency.ASLEEP and how is Away.ASLEEP:
+            return
+        elif model.dismissed is Away.STOPPED:
+            return  # for a new configuration, say: to sleep would not do
+        elif model.residency in (Residency.AWAKE, Residency.FALLING_ASLEEP, Residency.ASLEEP):
+            if model.residency is Residency.AWAKE and model.draining is None:
+                self._effects.append(Drains(model.name, why))
+            model.draining, model.dismissed, model.why = None, how, why
 
-        By default what the swap would cost: the ski-rental rule, never worse than twice the best.
-        """
-        return self._cost(waiter.models) if self.limits.patience_s is None else self.limits.patience_s
+    def _pin(self, model: Model, pinned: bool) -> None:
+        model.spec = replace(model.spec, pinned=pinned)
+        if pinned:
+            self._drain(model, None, "")
+        self._refuse_misfits()
 
-    def _idle_too_long(self, model: Model, now: float) -> bool:
-        if (expiry := model.idle_expiry) is None or now < expiry:
-            return False
-        return not any(model.spec.name in w.models for w in self.queue)
+    def _reset(self, model: Model, now: float) -> None:
+        model.failures = model.sleep_failures = 0
+        if model.residency is Residency.FAILED:
+            self._move(model, Residency.COLD, "an operator's order", now)
+            model.error = None
 
-    def _misfit(self, models: Sequence[Model]) -> str | None:
-        """Why these can never be awake together, beside what is pinned; None if they can."""
-        pinned = [m for m in self.models.values() if m.spec.pinned and m not in models]
-        shortage = Ledger(self.ledger.budget).shortage(_footprints([*models, *pinned]))
+    # The configuration
+
+    def _reconfigure(self, event: Reconfigure, now: float) -> None:
+        """Models that changed or went are put away first; who waits for one that changed goes on waiting."""
+        self.limits = event.limits
+        self.ledger.budget = event.budget
+        specs = {spec.name: spec for spec in event.specs}
+        for model in list(self.models.values()):
+            spec = specs.get(model.name)
+            if spec is None:
+                model.removed, model.successor = True, None
+                self._refuse_waiters_of(model, f"{model.name} is no longer in the configuration.")
+            elif model.name in event.changed or model.removed or model.successor is not None:
+                model.removed, model.successor = False, spec
+            else:
+                model.spec = spec
+                continue
+            self._replace_engine(model, now)
+        for name, spec in specs.items():
+            self.models.setdefault(name, Model(spec, times=spec.times))
+        self.models = {name: self.models[name] for name in [*specs, *(n for n in self.models if n not in specs)]}
+        self._refuse_misfits()
+
+    def _replace_engine(self, model: Model, now: float) -> None:
+        if model.residency is Residency.FAILED:
+            self._move(model, Residency.COLD, "its configuration changed", now)
+        if model.residency in COMING_UP:
+            self._start_stop(model, "its configuration changed", now)
+        elif model.residency is Residency.COLD:
+            self._succeed(model)
+        else:
+            self._dismiss(model, Away.STOPPED, "its configuration changed", now)
+
+    def _succeed(self, model: Model) -> None:
+        """Once its engine has gone: be what the configuration says now."""
+        if model.residency not in (Residency.COLD, Residency.FAILED):
+            return
+        if model.removed:
+            del self.models[model.name]
+            self._effects.append(Removed(model.name))
+        elif model.successor is not None:
+            self.models[model.name] = Model(model.successor, times=model.successor.times, last_used=model.last_used)
+            self._effects.append(Replaced(model.name))
+
+    # What can never be
+
+    def _refuse_misfits(self) -> None:
+        for waiter in list(self.queue):
+            if misfit := self.misfit(waiter.models):
+                self._refuse_waiters([waiter], Refusal.NEVER_FITS, misfit)
+
+    def misfit(self, names: Collection[str]) -> str | None:
+        """Why these can never be awake together, beside what is pinned; None if they can. For people."""
+        specs = {name: model.future for name, model in self.models.items()}
+        models = [spec for name in sorted(names) if (spec := specs[name])]
+        pinned = [spec for name, spec in specs.items() if spec and spec.pinned and name not in names]
+        shortage = Ledger(self.ledger.budget).shortage({s.name: Holding(s.footprint) for s in [*models, *pinned]})
         if not shortage:
             return None
         if shortage.places:
@@ -368,16 +334,8 @@ class PoolCore:
             return f"{len(models)} models beside {len(pinned)} pinned; at most {most} can be awake."
         device = min(shortage.device_bytes)
         sizes = ", ".join(
-            f"{m.spec.name} {_gib(m.spec.footprint[device])}{' (pinned)' if m in pinned else ''}"
-            for m in [*models, *pinned]
-            if device in m.spec.footprint
+            f"{s.name} {gib(s.footprint[device])}{' (pinned)' if s in pinned else ''}"
+            for s in [*models, *pinned]
+            if device in s.footprint
         )
-        return f"On device {device}: {sizes}; the budget is {_gib(self.ledger.budget.device_bytes[device])}."
-
-
-def _footprints(models: Iterable[Model]) -> list[Footprint]:
-    return [m.spec.footprint for m in models]
-
-
-def _gib(n: int) -> str:
-    return f"{n / 2**30:.1f} GiB"
+        return f"On device {device}: {sizes}; the budget is {gib(self.ledger.budget.device_bytes[device])}."

@@ -1,7 +1,7 @@
-"""The pool's shell: feeds events to the core and carries out its effects. The core's only caller.
+"""The pool's shell: feeds events to the core and has its effects carried out. The core's only caller.
 
 Everything here runs on one event loop, and `_feed` never awaits, so that the core sees one event at a time and a
-request for an awake model is granted without a turn of the loop. Loads and stops run as tasks, whose ends are events.
+request for an awake model is granted without a turn of the loop.
 """
 
 from __future__ import annotations
@@ -11,146 +11,257 @@ import contextlib
 import itertools
 import logging
 import math
-from collections.abc import AsyncIterator, Coroutine, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 
 from arena_server.clock import Clock
-from arena_server.engine.base import Engine, EngineError, LoadProgress
+from arena_server.engine.base import Engine
 from arena_server.errors import (
     ArenaError,
+    Conflict,
+    ModelNotFound,
     ModelsDoNotFitTogether,
     ModelUnavailable,
     QueueFull,
     ShuttingDown,
     WaitLimit,
 )
-from arena_server.gpu.memory_return import MemoryReturn
+from arena_server.gpu.device_memory import DeviceMemory
 from arena_server.pool.core import PoolCore
 from arena_server.pool.events import (
+    Away,
     Close,
-    Crashed,
+    Drains,
     Effect,
     Event,
     Grant,
+    Limits,
     Load,
-    Loaded,
-    LoadFailed,
+    ModelSpec,
+    Moved,
+    Pin,
+    PutAway,
+    Reconfigure,
     Refusal,
     Refuse,
     Release,
+    Removed,
+    Replaced,
     Request,
+    Reset,
+    Sleep,
     Stop,
-    Stopped,
     Tick,
+    Wake,
 )
+from arena_server.pool.journal import Journal
 from arena_server.pool.lease import Lease
+from arena_server.pool.ledger import Budget
+from arena_server.pool.outlook import Outlook, outlooks
+from arena_server.pool.records import Records
 from arena_server.pool.residency import Residency
+from arena_server.pool.survey import Survey
+from arena_server.pool.transitions import Transitions
+from arena_server.pool.views import PoolView, pool_view
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class ModelView:
-    """One model as the pool sees it now. Times in seconds; `idle_s` is None for a model never used."""
+class Notices:
+    """How somebody who waits is told of it: first after `first_s` seconds, then every `then_s`."""
 
-    name: str
-    residency: Residency
-    running: int
-    waiting: int
-    idle_s: float | None
-    last_load_s: float | None
-    progress: LoadProgress | None
-    error: str | None
-    retry_in_s: float | None
+    first_s: float
+    then_s: float
+    tell: Callable[[Outlook], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class EnginePart:
+    """A model's engine, and the key under which its measurements are kept."""
+
+    engine: Engine
+    key: str
 
 
 class Pool:
-    """Leases engines, and has them loaded and stopped as the core decides."""
+    """Leases engines, and has them loaded, put to sleep, woken and stopped as the core decides."""
 
-    def __init__(self, engines: Mapping[str, Engine], core: PoolCore, memory: MemoryReturn, clock: Clock) -> None:
-        self._engines = engines
+    def __init__(
+        self,
+        engines: Mapping[str, Engine],
+        core: PoolCore,
+        memory: DeviceMemory,
+        records: Records,
+        clock: Clock,
+        journal: Journal | None = None,
+        reserve_bytes: Mapping[int, int] | None = None,
+    ) -> None:
+        """`reserve_bytes` of each device are left to others than this daemon's engines."""
+        self.journal = journal or Journal()
+        self._engines = dict(engines)
         self._core = core
-        self._memory = memory
+        self._records = records
         self._clock = clock
+        self._memory = memory
+        self._survey = Survey(memory, core, self._feed, reserve_bytes or {})
+        self._transitions = Transitions(self._engines, memory, records, clock, self._feed, self._survey.look)
+        self._successors: dict[str, EnginePart] = {}
         self._tickets = itertools.count(1)
         self._waiting: dict[int, asyncio.Future[None]] = {}  # by ticket, until answered
         self._open: set[int] = set()  # tickets that the core knows: waiting or granted
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._watches: dict[str, asyncio.Task[None]] = {}
+        self._touches: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._closed = False
 
+    # Leases
+
     @contextlib.asynccontextmanager
-    async def lease(self, models: Iterable[str]) -> AsyncIterator[Lease]:
+    async def lease(self, models: Iterable[str], notices: Notices | None = None) -> AsyncIterator[Lease]:
         """`acquire` for an `async with` block."""
-        with await self.acquire(models) as lease:
+        with await self.acquire(models, notices) as lease:
             yield lease
 
-    async def acquire(self, models: Iterable[str]) -> Lease:
+    async def acquire(self, models: Iterable[str], notices: Notices | None = None) -> Lease:
         """Wait until all the models are awake, then lease them together.
 
         Cancelling the wait gives up the place in the queue; a load it caused goes on. Raises ModelUnavailable,
-        QueueFull, WaitLimit, ModelsDoNotFitTogether or ShuttingDown.
+        QueueFull, WaitLimit, ModelsDoNotFitTogether, ModelNotFound or ShuttingDown.
         """
         if self._closed:
             raise ShuttingDown("The server is shutting down.")
-        names = frozenset(models)
+        names = frozenset(self._known(name) for name in models)
         ticket = next(self._tickets)
         answer = self._waiting[ticket] = asyncio.get_running_loop().create_future()
         self._open.add(ticket)
         self._feed(Request(ticket, names))
         try:
+            if notices is not None and not answer.done():
+                await self._tell(ticket, answer, notices)
             await answer
-        except asyncio.CancelledError:
-            # Waiting, or granted (or refused) in the same turn of the loop as the cancellation.
+        except BaseException:
+            # Cancelled (waiting, or granted or refused in the same turn of the loop), or telling failed.
+            if answer.done() and not answer.cancelled():
+                answer.exception()  # nobody else would retrieve it, of which asyncio complains
             self._give_back(ticket)
             raise
         finally:
             self._waiting.pop(ticket, None)
         return Lease({name: self._engines[name] for name in names}, lambda: self._give_back(ticket))
 
-    def views(self) -> list[ModelView]:
-        """Every model as it is now, in the order of the configuration."""
-        now = self._clock.now()
-        return [
-            ModelView(
-                name=name,
-                residency=model.residency,
-                running=len(model.leases),
-                waiting=sum(name in w.models for w in self._core.queue),
-                idle_s=None if math.isinf(model.last_used) else 0.0 if model.leases else now - model.last_used,
-                last_load_s=model.load_s,
-                progress=self._engines[name].progress,
-                error=model.error,
-                retry_in_s=max(0.0, model.retry_at - now) if model.residency is Residency.FAILED else None,
-            )
-            for name, model in self._core.models.items()
-        ]
+    async def _tell(self, ticket: int, answer: asyncio.Future[None], notices: Notices) -> None:
+        wait_s = notices.first_s
+        while True:
+            await asyncio.wait([answer], timeout=wait_s)
+            if answer.done():
+                return
+            outlook = next(o for o in outlooks(self._core, self._clock.now()) if o.ticket == ticket)
+            await notices.tell(outlook)
+            wait_s = notices.then_s
 
-    def reserved_bytes(self, device: int) -> int:
-        """Bytes of the device that the pool has given to engines."""
-        return self._core.ledger.reserved(device)
+    # Operators
+
+    def load(self, name: str) -> None:
+        """Have the model awake as soon as its turn comes. Raises ModelNotFound, ModelUnavailable, ShuttingDown."""
+        model = self._core.models[self._known(name)]
+        if self._core.closing:
+            raise ShuttingDown("The server is shutting down.")
+        if model.residency is Residency.FAILED:
+            wait_s = model.retry_at - self._clock.now()
+            raise ModelUnavailable(f"{name} failed: {model.error} (reset it, or wait {wait_s:.0f} s)")
+
+        async def touch() -> None:
+            try:
+                async with self.lease([name]):
+                    pass
+            except ArenaError as e:
+                logger.error("Loading %s: %s", name, e)
+
+        task = asyncio.get_running_loop().create_task(touch())
+        self._touches.add(task)
+        task.add_done_callback(self._touches.discard)
+
+    def sleep(self, name: str) -> None:
+        """Have the model asleep once its running requests are done. Raises ModelNotFound, Conflict."""
+        model = self._core.models[self._known(name)]
+        if model.residency not in (Residency.AWAKE, Residency.FALLING_ASLEEP, Residency.ASLEEP):
+            raise Conflict(f"{name} is {model.residency}: only a model that is awake can be put to sleep.")
+        if model.when_asleep is None:
+            why = "its sleep_level is 0" if model.spec.sleep_level == 0 else "it failed to wake (reset it first)"
+            raise Conflict(f"{name} cannot sleep: {why}. It can be stopped.")
+        self._feed(PutAway(name, Away.ASLEEP))
+
+    def stop(self, name: str) -> None:
+        """Have the model stopped once its running requests are done. Raises ModelNotFound."""
+        self._feed(PutAway(self._known(name), Away.STOPPED))
+
+    def pin(self, name: str, pinned: bool) -> None:
+        """Keep the model from being evicted, or no longer. Raises ModelNotFound, ModelsDoNotFitTogether."""
+        if pinned and (misfit := self._core.misfit([self._known(name)])):
+            raise ModelsDoNotFitTogether(misfit)
+        self._feed(Pin(self._known(name), pinned))
+
+    def reset(self, name: str) -> None:
+        """Forget the model's failures: it may be asked for again. Raises ModelNotFound."""
+        self._feed(Reset(self._known(name)))
+
+    def reconfigure(
+        self, specs: Sequence[ModelSpec], engines: Mapping[str, EnginePart], budget: Budget, limits: Limits
+    ) -> None:
+        """Be another pool: `engines` are those of models that are new or changed; others go on untouched."""
+        changed = frozenset(name for name in engines if name in self._core.models)
+        for name, part in engines.items():
+            if name in changed:
+                self._successors[name] = part
+            else:
+                self._install(name, part)
+        self._feed(Reconfigure(specs, changed, budget, limits))
+
+    # Looking
+
+    def view(self) -> PoolView:
+        """Everything the pool knows, now."""
+        return pool_view(
+            self._core, self._engines, self._memory, self._records, self._survey.outside, self._clock.now()
+        )
+
+    @property
+    def closing(self) -> bool:
+        """Whether it takes no more requests."""
+        return self._core.closing
+
+    async def watch_devices(self) -> None:
+        """Look at what others do on the devices, now and again, for ever."""
+        await self._survey.run()
+
+    # Ending
 
     def refuse_new(self) -> None:
-        """From now on refuse all who wait or come; what is granted goes on."""
+        """From now on refuse all who wait or come, and send watchers away; what is granted goes on."""
         self._feed(Close())
+        self.journal.close()
 
     async def close(self) -> None:
-        """Refuse whoever waits, end every load and engine. Leases still out lose their engines."""
+        """Refuse whoever waits, end every transition and engine. Leases still out lose their engines."""
         self.refuse_new()
         self._closed = True
         if self._timer is not None:
             self._timer.cancel()
-        tasks = [*self._tasks, *self._watches.values()]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        engines = list(self._engines.values())
+        await self._transitions.close()
+        engines = [*self._engines.values(), *(part.engine for part in self._successors.values())]
         for engine, result in zip(
             engines, await asyncio.gather(*(e.stop() for e in engines), return_exceptions=True), strict=True
         ):
             if isinstance(result, BaseException):
                 logger.error("Stopping %s", engine.name, exc_info=result)
+        self._records.close()
+
+    # Events and effects
+
+    def _known(self, name: str) -> str:
+        if name not in self._core.models:
+            raise ModelNotFound(name, self._core.models)
+        return name
 
     def _give_back(self, ticket: int) -> None:
         if ticket in self._open:
@@ -161,8 +272,11 @@ class Pool:
         if self._closed:
             return
         now = self._clock.now()
+        waited = [w.ticket for w in self._core.queue] if self.journal.watched else []
         for effect in self._core.handle(event, now):
             self._run(effect)
+        if self.journal.watched and [w.ticket for w in self._core.queue] != waited:
+            self.journal.queued([asdict(o) for o in outlooks(self._core, now)])
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -171,22 +285,30 @@ class Pool:
 
     def _run(self, effect: Effect) -> None:
         match effect:
-            case Load(name):
-                logger.info("Loading %s", name)
-                self._spawn(self._load(name))
-            case Stop(name, why):
-                logger.info("Stopping %s: %s", name, why)
-                self._spawn(self._stop(name))
             case Grant(ticket):
                 self._answer(ticket, None)
             case Refuse(ticket):
+                self.journal.decided("refuse", None, f"{effect.refusal}: {effect.detail}")
                 self._open.remove(ticket)
                 self._answer(ticket, _error(effect))
+            case Load(name, why, cost_s) | Sleep(name, why, cost_s) | Wake(name, why, cost_s) | Stop(name, why, cost_s):
+                self.journal.decided(type(effect).__name__.lower(), name, why, cost_s)
+                self._transitions.start(effect, self._core.models[name].spec)
+            case Drains(name, why):
+                self.journal.decided("spare" if why is None else "drain", name, why or "no longer needed")
+            case Moved(name, was, to, why):
+                self.journal.moved(name, was, to, why)
+            case Replaced(name):
+                self._install(name, self._successors.pop(name))
+                logger.info("%s has a new configuration", name)
+            case Removed(name):
+                del self._engines[name]
+                self._records.forget(name)
+                logger.info("%s is no longer configured", name)
 
-    def _spawn(self, work: Coroutine[None, None, None]) -> None:
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+    def _install(self, name: str, part: EnginePart) -> None:
+        self._engines[name] = part.engine
+        self._records.rename(name, part.key)
 
     def _answer(self, ticket: int, error: ArenaError | None) -> None:
         answer = self._waiting[ticket]
@@ -196,39 +318,6 @@ class Pool:
             answer.set_result(None)
         else:
             answer.set_exception(error)
-
-    async def _load(self, name: str) -> None:
-        began = self._clock.now()
-        footprint = self._core.models[name].spec.footprint
-        self._memory.settle(footprint)
-        try:
-            await self._engines[name].load()
-        except EngineError as e:
-            logger.error("%s could not be loaded: %s", name, e)
-            self._feed(LoadFailed(name, str(e)))
-        except Exception as e:  # a defect in an engine must fail one load, not wedge the device for ever
-            logger.exception("%s could not be loaded", name)
-            self._feed(LoadFailed(name, f"{type(e).__name__}: {e}"))
-        else:
-            self._memory.loaded(name, footprint)
-            logger.info("%s is awake after %.1f s", name, self._clock.now() - began)
-            self._watches[name] = asyncio.get_running_loop().create_task(self._watch(name))
-            self._feed(Loaded(name))
-
-    async def _watch(self, name: str) -> None:
-        reason = await self._engines[name].died()
-        logger.error("%s died: %s", name, reason)
-        self._feed(Crashed(name, reason))
-
-    async def _stop(self, name: str) -> None:
-        if (watch := self._watches.pop(name, None)) is not None:
-            watch.cancel()
-        try:
-            await self._engines[name].stop()
-        except Exception:  # as above: whatever happened, the device must not stay in transition
-            logger.exception("Stopping %s", name)
-        await self._memory.returned(name, self._core.models[name].spec.footprint)
-        self._feed(Stopped(name))
 
 
 def _error(refuse: Refuse) -> ArenaError:

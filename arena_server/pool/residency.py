@@ -1,11 +1,9 @@
 """Where a model can be, and the only moves between those places.
 
-A model is *cold* (no process), *loading* (its engine starts), *awake* (it answers), *stopping* (its
-processes end and its memory comes back) or *failed* (it failed several times in a row and is left
-alone for a while). Every failure goes through *stopping*: an engine that failed may still hold memory, and nothing may
-count on that memory before it is back.
-
-*Asleep* takes its place between awake and stopping when engines can sleep.
+A model is *cold* (no process), *loading* (its engine starts), *awake* (it answers), *falling asleep*, *asleep* (its
+process lives, most of its GPU memory is free), *waking*, *stopping* (its processes end and its memory comes back)
+or *failed* (it failed several times in a row and is left alone for a while). Every failure goes through *stopping*: an
+engine that failed may still hold memory, and nothing may count on that memory before it is back.
 
 The table is the truth: `docs/design.md` shows the diagram that `diagram` makes of it.
 """
@@ -22,22 +20,31 @@ class Residency(StrEnum):
     COLD = "cold"
     LOADING = "loading"
     AWAKE = "awake"
+    FALLING_ASLEEP = "falling asleep"
+    ASLEEP = "asleep"
+    WAKING = "waking"
     STOPPING = "stopping"
     FAILED = "failed"
 
 
 MOVES: Mapping[Residency, Mapping[Residency, str]] = {
     Residency.COLD: {Residency.LOADING: "a request wants it"},
-    Residency.LOADING: {Residency.AWAKE: "it answers", Residency.STOPPING: "the load failed"},
-    Residency.AWAKE: {Residency.STOPPING: "evicted, idle too long, or crashed"},
+    Residency.LOADING: {Residency.AWAKE: "it answers", Residency.STOPPING: "the load failed, or is called off"},
+    Residency.AWAKE: {
+        Residency.FALLING_ASLEEP: "evicted, or idle too long",
+        Residency.STOPPING: "evicted and cannot sleep, or crashed",
+    },
+    Residency.FALLING_ASLEEP: {Residency.ASLEEP: "its memory is free", Residency.STOPPING: "it failed to"},
+    Residency.ASLEEP: {Residency.WAKING: "a request wants it", Residency.STOPPING: "room runs short, or it died"},
+    Residency.WAKING: {Residency.AWAKE: "it answers as before", Residency.STOPPING: "it failed to, or is called off"},
     Residency.STOPPING: {Residency.COLD: "memory is back", Residency.FAILED: "failed again"},
-    Residency.FAILED: {Residency.COLD: "time to try again"},
+    Residency.FAILED: {Residency.COLD: "time to try again, or an operator says so"},
 }
 
-# A model in one of these holds memory on its devices (or is about to), and counts as awake against the limit.
-HOLDS_MEMORY = frozenset({Residency.LOADING, Residency.AWAKE, Residency.STOPPING})
 # In one of these, a transition is under way: the only one on its devices.
-IN_TRANSITION = frozenset({Residency.LOADING, Residency.STOPPING})
+IN_TRANSITION = frozenset({Residency.LOADING, Residency.FALLING_ASLEEP, Residency.WAKING, Residency.STOPPING})
+# On the way to be awake: nothing more has to be done for who waits for it.
+COMING_UP = frozenset({Residency.LOADING, Residency.WAKING})
 
 
 class IllegalMove(Exception):
@@ -53,6 +60,7 @@ def move(name: str, now: Residency, to: Residency) -> Residency:
 
 def diagram() -> str:
     """The table as a Mermaid state diagram."""
+    ids = {residency: residency.value.replace(" ", "_") for residency in Residency}
     lines = ["stateDiagram-v2", "    [*] --> cold"]
-    lines += [f"    {now} --> {to}: {why}" for now, moves in MOVES.items() for to, why in moves.items()]
+    lines += [f"    {ids[now]} --> {ids[to]}: {why}" for now, moves in MOVES.items() for to, why in moves.items()]
     return "\n".join(lines)

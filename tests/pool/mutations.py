@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from arena_server.pool.core import PoolCore
-from arena_server.pool.events import Effect, Event, Grant, ModelSpec, Refusal
-from arena_server.pool.ledger import Budget, Footprint, Ledger, Shortage
+from arena_server.pool.events import Away, Effect, Event, Grant, Limits, ModelSpec, Refusal
+from arena_server.pool.ledger import Budget, Footprint, Holding, Ledger, Shortage
+from arena_server.pool.policy import Victims
 from arena_server.pool.residency import Residency
-from arena_server.pool.state import Limits, Model, Waiter
+from arena_server.pool.state import Model, Waiter
 
 
 class HoldAndWait(PoolCore):
@@ -39,10 +40,10 @@ class Boundless(Ledger):
     """A ledger that never lacks anything."""
 
     def copy(self, without: Iterable[str] = ()) -> Ledger:
-        return Boundless(self.budget, dict(super().copy(without).held))
+        return Boundless(self.budget, dict(super().copy(without).held), self.outside)
 
-    def shortage(self, footprints: Iterable[Footprint]) -> Shortage:
-        return Shortage({}, 0)
+    def shortage(self, wanted: Mapping[str, Holding]) -> Shortage:
+        return Shortage({})
 
 
 class NoReservation(PoolCore):
@@ -95,7 +96,7 @@ class AnyoneEvicts(PoolCore):
 
 
 class EvictsBusy(PoolCore):
-    """A victim is stopped without waiting for its leases."""
+    """A victim is put away without waiting for its leases."""
 
     def _evict_for(self, waiter: Waiter, needs: Sequence[Model], counted_on: set[str], now: float) -> None:
         super()._evict_for(waiter, needs, counted_on, now)
@@ -108,27 +109,36 @@ class EvictsBusy(PoolCore):
 class NoPatience(PoolCore):
     """A busy victim drains at once."""
 
-    def _patience(self, waiter: Waiter) -> float:
+    def _patience(self, needs: Sequence[Model], victims: Victims) -> float:
         return 0.0
 
 
 class EarlyRelease(PoolCore):
     """Memory counts as free when the stop is ordered, not when it is complete."""
 
-    def _start_stop(self, model: Model, why: str, now: float) -> None:
-        super()._start_stop(model, why, now)
-        self.ledger.release(model.spec.name)
+    def _start_stop(self, model: Model, why: str, now: float, *, orderly: bool = True) -> None:
+        super()._start_stop(model, why, now, orderly=orderly)
+        self.ledger.release(model.name)
+
+    def _after_transitions(self) -> Ledger:
+        self._hold_nothing()
+        return super()._after_transitions()
 
     def _stopped(self, model: Model, now: float) -> None:
-        self.ledger.held[model.spec.name] = {}
+        self._hold_nothing()
         super()._stopped(model, now)
+
+    def _hold_nothing(self) -> None:
+        for model in self.models.values():
+            if model.residency is Residency.STOPPING:
+                self.ledger.held.setdefault(model.name, Holding({}, place=False))
 
 
 class NoProtectionOfTheUnserved(PoolCore):
     """A model that came up may leave before it served anybody."""
 
-    def _loaded(self, model: Model, now: float) -> None:
-        super()._loaded(model, now)
+    def _came_up(self, model: Model, now: float) -> None:
+        super()._came_up(model, now)
         model.owed.clear()
 
 
@@ -149,10 +159,10 @@ class TransitionsOverlap(PoolCore):
 class RoomIsTaken(PoolCore):
     """The young load into any free room."""
 
-    def _start_loads(self, needs: Sequence[Model], claimed: set[int], now: float) -> None:
-        super()._start_loads(needs, claimed, now)
+    def _start(self, needs: Sequence[Model], claimed: set[int], counted_on: set[str], now: float) -> None:
+        super()._start(needs, claimed, counted_on, now)
         for waiter in self.queue:
-            super()._start_loads(self._needs(waiter), claimed, now)
+            super()._start(self._needs(waiter), claimed, counted_on, now)
 
 
 class DeadlinesMissed(PoolCore):
@@ -160,3 +170,76 @@ class DeadlinesMissed(PoolCore):
 
     def next_deadline(self, now: float) -> float:
         return super().next_deadline(now) + 1.0
+
+
+class ResidualForgotten(PoolCore):
+    """Who sleeps is taken to hold nothing of its devices."""
+
+    def _slept(self, model: Model, asleep: Footprint | None, host_bytes: int | None, now: float) -> None:
+        super()._slept(model, asleep, host_bytes, now)
+        held = self.ledger.held[model.name]
+        self.ledger.held[model.name] = Holding({}, held.host_bytes, place=False)
+
+
+class HostMemoryForgotten(PoolCore):
+    """Nobody asks whether there is RAM to sleep in."""
+
+    def __init__(self, specs: Iterable[ModelSpec], budget: Budget, limits: Limits) -> None:
+        super().__init__(specs, Budget(budget.device_bytes, budget.max_awake), limits)
+
+
+class HostMemoryFreedByWaking(PoolCore):
+    """The RAM of a sleeper counts as free once it is awake again."""
+
+    def _came_up(self, model: Model, now: float) -> None:
+        model.host_bytes = 0
+        super()._came_up(model, now)
+
+
+class SleepsUnderLease(PoolCore):
+    """An operator's order does not wait for running requests."""
+
+    def _dismiss(self, model: Model, how: Away, why: str, now: float) -> None:
+        model.leases.clear()
+        super()._dismiss(model, how, why, now)
+
+
+class LeasedThoughDismissed(PoolCore):
+    """A model that was told to leave takes new requests."""
+
+    def _ready(self, model: Model) -> bool:
+        return model.residency is Residency.AWAKE and model.draining is None
+
+
+class NeedlessStops(PoolCore):
+    """Every sleeper is stopped when anybody needs room."""
+
+    def _stop_sleepers(self, victims: Victims, why: str, now: float) -> None:
+        sleepers = [m.name for m in self.models.values() if m.residency is Residency.ASLEEP]
+        counted_on = {name for waiter in self.queue for name in waiter.models}
+        super()._stop_sleepers(Victims(stop=tuple(n for n in sleepers if n not in counted_on)), why, now)
+
+
+class OutsideIgnored(PoolCore):
+    """What others hold of a device counts for nothing."""
+
+    def _take(self, event: Event, now: float) -> None:
+        super()._take(event, now)
+        self.ledger.outside = {}
+
+
+class RetriesInFullHouse(PoolCore):
+    """A load that ran out of memory is tried again without making room."""
+
+    def _load_failed(self, model: Model, reason: str, out_of_memory: bool, now: float) -> None:
+        super()._load_failed(model, reason, out_of_memory, now)
+        model.room_first = False
+
+
+class WaitsForEver(PoolCore):
+    """Nobody minds how long a ticket has waited."""
+
+    def _settle(self, now: float) -> None:
+        waiting, self.queue = self.queue, [w for w in self.queue if now < w.since + self.limits.max_wait_s]
+        super()._settle(now)
+        self.queue = [w for w in waiting if w in self.queue or now >= w.since + self.limits.max_wait_s]

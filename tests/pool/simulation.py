@@ -6,13 +6,15 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .world import LOADING, STOPPING, World, require
+from .world import FALLING_ASLEEP, LOADING, STOPPING, WAKING, World, require
 
 
 @dataclass(frozen=True, slots=True)
 class Durations:
     load_s: float = 4.0
     stop_s: float = 1.0
+    sleep_s: float = 1.0
+    wake_s: float = 0.5
     hold_s: float = 6.0
 
 
@@ -25,6 +27,8 @@ def play(world: World, durations: Durations, arrivals: Sequence[tuple[float, fro
         under_way: dict[str | int | None, float] = dict.fromkeys(world.live, durations.hold_s)
         under_way |= dict.fromkeys(world.at(LOADING), durations.load_s)
         under_way |= dict.fromkeys(world.at(STOPPING), durations.stop_s)
+        under_way |= dict.fromkeys(world.at(FALLING_ASLEEP), durations.sleep_s)
+        under_way |= dict.fromkeys(world.at(WAKING), durations.wake_s)
         ends = {what: ends.get(what, world.now + takes) for what, takes in under_way.items()}
         due = min([*ends.values(), *(at for at, _ in coming[:1]), world.deadline()], default=math.inf)
         if math.isinf(due):
@@ -41,8 +45,8 @@ def play(world: World, durations: Durations, arrivals: Sequence[tuple[float, fro
             world.request(*coming.pop(0)[1])
         elif isinstance(what, int):
             world.release(what)
-        else:
-            (world.loaded if what in world.at(LOADING) else world.stopped)(what)
+        elif what is not None:
+            world.ends(what)
     else:
         require(False, "it never comes to rest")
     require(not world.waiting, f"stranded: tickets {sorted(world.waiting)} wait and nothing will happen")
@@ -52,10 +56,11 @@ def play(world: World, durations: Durations, arrivals: Sequence[tuple[float, fro
 def longest_wait_s(world: World, durations: Durations, ahead: int) -> float:
     """More than anybody may wait while all goes well: a turn of its own and one for each that came before.
 
-    In a turn, what is under way ends, the busy ones are borne with and then finish, and every model stops and loads.
+    In a turn, what is under way ends, the busy ones are borne with and then finish, and all models leave and come up.
     """
     n = len(world.models)
     patience_s = world.limits.patience_s
     if patience_s is None:
-        patience_s = sum(max(10.0, m.load_s) for m in world.models.values())
-    return (ahead + 1) * (patience_s + durations.hold_s + 2 * n * (durations.load_s + durations.stop_s))
+        patience_s = sum(max(10.0, m.load_s) + 3.0 for m in world.models.values())
+    moves_s = durations.load_s + durations.stop_s + durations.sleep_s + durations.wake_s
+    return (ahead + 1) * (patience_s + durations.hold_s + 2 * n * moves_s)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from arena_server.pool.events import Grant, Load, Stop
+from arena_server.pool.events import Drains, Grant, Load, ModelSpec, Moved, Stop, Times
 
-from .scenes import finish_transitions, hold, model, scene, wake
+from .scenes import costs, finish_transitions, hold, model, orders, reasons, scene, wake
 from .simulation import Durations, play
 from .world import AWAKE, COLD, LOADING, STOPPING
 
@@ -12,27 +12,27 @@ from .world import AWAKE, COLD, LOADING, STOPPING
 def test_a_ticket_for_a_cold_model_is_granted_when_it_has_loaded() -> None:
     world = scene("a")
     ticket = world.request("a")
-    assert world.effects == [Load("a")]
+    assert orders(world) == [Load("a")]
     world.loaded("a")
-    assert world.effects == [Grant(ticket)]
+    assert orders(world) == [Grant(ticket)]
 
 
 def test_a_ticket_for_awake_models_is_granted_at_once() -> None:
     world = scene("a", "b")
     wake(world, "a", "b")
     ticket = world.request("a", "b")
-    assert world.effects == [Grant(ticket)]
+    assert orders(world) == [Grant(ticket)]
 
 
 def test_three_models_in_room_for_two_and_the_least_recently_used_idle_one_leaves() -> None:
     world = scene("a", "b", "c")
     wake(world, "a", "b", "a")
     ticket = world.request("c")
-    assert world.effects == [Stop("b", "evicted for c")]
+    assert orders(world) == [Stop("b")]
     world.stopped("b")
-    assert world.effects == [Load("c")]
+    assert orders(world) == [Load("c")]
     world.loaded("c")
-    assert world.effects == [Grant(ticket)]
+    assert orders(world) == [Grant(ticket)]
 
 
 def test_an_idle_model_leaves_before_a_busy_one_that_was_used_longer_ago() -> None:
@@ -40,7 +40,7 @@ def test_an_idle_model_leaves_before_a_busy_one_that_was_used_longer_ago() -> No
     hold(world, "a")
     wake(world, "b")
     world.request("c")
-    assert world.effects == [Stop("b", "evicted for c")]
+    assert orders(world) == [Stop("b")]
 
 
 def test_only_as_many_leave_as_have_to() -> None:
@@ -55,7 +55,7 @@ def test_busy_models_are_borne_with_and_then_drain() -> None:
     world = scene("a", "b", room=1, patience_s=5.0)
     (running,) = hold(world, "a")
     swap = world.request("b")
-    assert world.effects == []
+    assert orders(world) == []
     assert world.deadline() == world.now + 5.0
     meanwhile = world.request("a")
     assert world.granted(meanwhile)
@@ -63,30 +63,93 @@ def test_busy_models_are_borne_with_and_then_drain() -> None:
     late = world.request("a")
     assert not world.granted(late)
     world.release(running)
-    assert world.effects == []
+    assert orders(world) == []
     world.release(meanwhile)
-    assert world.effects == [Stop("a", "evicted for b")]
+    assert orders(world) == [Stop("a")]
     world.stopped("a")
     world.loaded("b")
     assert world.granted(swap)
 
 
-def test_an_evictor_is_by_default_as_patient_as_its_load_took_last_time() -> None:
+def test_an_evictor_is_by_default_as_patient_as_the_swap_took_last_time() -> None:
     world = scene("a", "b", room=1, patience_s=None)
+    world.request("a")
+    world.loaded("a")
+    world.release(1)
     world.request("b")
+    world.tick(3.0)
+    world.stopped("a")
     world.tick(7.0)
     world.loaded("b")
-    world.release(1)
+    world.release(2)
     hold(world, "a")
     world.request("b")
-    assert world.deadline() == world.now + 7.0
+    assert world.deadline() == world.now + 3.0 + 7.0  # stop a, load b
 
 
-def test_an_evictor_whose_load_was_never_measured_is_patient_for_ten_seconds() -> None:
+def test_an_evictor_whose_swap_was_never_measured_is_patient_for_eleven_seconds() -> None:
     world = scene("a", "b", room=1, patience_s=None)
     hold(world, "a")
     world.request("b")
-    assert world.deadline() == world.now + 10.0
+    assert world.deadline() == world.now + 1.0 + 10.0  # stop a, load b
+
+
+def test_what_was_measured_in_an_earlier_life_counts_until_it_is_measured_anew() -> None:
+    slow = ModelSpec("b", {0: 1}, times=Times(load_s=90.0))
+    world = scene(ModelSpec("a", {0: 1}, times=Times(stop_s=4.0)), slow, room=1, patience_s=None)
+    hold(world, "a")
+    world.request("b")
+    assert world.deadline() == world.now + 4.0 + 90.0
+
+
+def test_each_order_says_why_and_what_it_is_expected_to_cost() -> None:
+    world = scene("a", "b", room=1)
+    wake(world, "a")
+    world.request("b")
+    assert reasons(world) == {"a": "evicted for b"}
+    assert costs(world) == {"a": 1.0}
+    world.tick(3.0)
+    world.stopped("a")
+    assert reasons(world) == {"b": "a request waits for it"}
+    assert costs(world) == {"b": 10.0}
+    world.loaded("b")
+    world.release(2)
+    world.request("a")
+    world.stopped("b")
+    world.loaded("a")
+    world.release(3)
+    world.request("b")
+    assert costs(world) == {"a": 3.0}
+
+
+def test_swaps_are_counted_and_no_other_leaving_is() -> None:
+    world = scene("a", "b", model("c", ttl_s=60.0), room=1)
+    wake(world, "a", "b")
+    assert world.core.swaps == 1
+    wake(world, "c")
+    assert world.core.swaps == 2
+    world.tick(until=world.deadline())
+    assert world.at(STOPPING) == ["c"]
+    assert world.core.swaps == 2
+
+
+def test_what_happens_is_told_as_well() -> None:
+    world = scene("a", "b", room=1)
+    (running,) = hold(world, "a")
+    world.request("b")
+    world.tick(5.0)
+    assert world.effects == [Drains("a", "evicted for b")]
+    world.release(running)
+    assert world.effects == [Moved("a", AWAKE, STOPPING, "evicted for b"), Stop("a", "evicted for b", 1.0)]
+
+
+def test_it_is_told_when_a_model_drains_no_longer() -> None:
+    world = scene("a", "b", room=1)
+    hold(world, "a")
+    evictor = world.request("b")
+    world.tick(5.0)
+    world.release(evictor)
+    assert world.effects == [Drains("a", None)]
 
 
 def test_a_model_that_becomes_idle_leaves_without_more_patience() -> None:
@@ -94,7 +157,7 @@ def test_a_model_that_becomes_idle_leaves_without_more_patience() -> None:
     (running,) = hold(world, "a")
     world.request("b")
     world.release(running)
-    assert world.effects == [Stop("a", "evicted for b")]
+    assert orders(world) == [Stop("a")]
 
 
 def test_all_that_wait_for_a_model_go_together_when_it_comes_up() -> None:
@@ -112,7 +175,7 @@ def test_a_pair_is_granted_whole_and_holds_nothing_before() -> None:
     assert not world.core.models["a"].leases
     assert world.granted(world.request("a"))
     world.loaded("b")
-    assert world.effects == [Grant(pair)]
+    assert orders(world) == [Grant(pair)]
 
 
 def test_two_pairs_with_room_for_one_pair_both_get_their_turn() -> None:
@@ -126,7 +189,7 @@ def test_what_the_evictor_counts_on_does_not_leave_for_it() -> None:
     world = scene("a", "b", "c")
     wake(world, "a", "b")
     world.request("a", "c")
-    assert world.effects == [Stop("b", "evicted for c")]
+    assert orders(world) == [Stop("b")]
 
 
 def test_the_young_load_into_room_that_nobody_older_needs() -> None:
@@ -134,7 +197,7 @@ def test_the_young_load_into_room_that_nobody_older_needs() -> None:
     hold(world, "a", "b")
     world.request("c")
     world.request("d")
-    assert world.effects == [Load("d")]
+    assert orders(world) == [Load("d")]
 
 
 def test_the_young_do_not_load_into_room_that_the_evictor_needs() -> None:
@@ -142,7 +205,7 @@ def test_the_young_do_not_load_into_room_that_the_evictor_needs() -> None:
     hold(world, "a")
     world.request("b")
     world.request("c")
-    assert world.effects == []
+    assert orders(world) == []
 
 
 def test_the_young_do_not_load_into_room_that_another_waiter_before_them_needs() -> None:
@@ -151,7 +214,7 @@ def test_the_young_do_not_load_into_room_that_another_waiter_before_them_needs()
     world.request("b")
     world.request("d")
     world.request("e")
-    assert world.effects == []
+    assert orders(world) == []
 
 
 def test_the_young_use_a_device_on_which_the_evictor_has_nothing_to_do_yet() -> None:
@@ -159,7 +222,7 @@ def test_the_young_use_a_device_on_which_the_evictor_has_nothing_to_do_yet() -> 
     hold(world, "a")
     world.request("both")
     world.request("c")
-    assert world.effects == [Load("c")]
+    assert orders(world) == [Load("c")]
 
 
 def test_two_that_wait_for_the_same_model_do_not_need_its_room_twice() -> None:
@@ -167,7 +230,7 @@ def test_two_that_wait_for_the_same_model_do_not_need_its_room_twice() -> None:
     world.request("a")
     world.request("b")
     world.request("b", "c")
-    assert world.effects == [Load("c")]
+    assert orders(world) == [Load("c")]
 
 
 def test_only_the_oldest_evicts() -> None:
@@ -176,7 +239,7 @@ def test_only_the_oldest_evicts() -> None:
     wake(world, "b")
     world.request("c")
     world.request("d")
-    assert world.effects == []
+    assert orders(world) == []
 
 
 def test_the_next_evicts_as_soon_as_the_last_load_of_the_one_before_has_begun() -> None:
@@ -185,7 +248,7 @@ def test_the_next_evicts_as_soon_as_the_last_load_of_the_one_before_has_begun() 
     world.request("c")
     world.request("d")
     world.stopped("a")
-    assert world.effects == [Load("c"), Stop("b", "evicted for d")]
+    assert orders(world) == [Load("c"), Stop("b")]
 
 
 def test_when_the_evictor_gives_up_what_drained_for_it_is_spared_and_granted_at_once() -> None:
@@ -196,7 +259,24 @@ def test_when_the_evictor_gives_up_what_drained_for_it_is_spared_and_granted_at_
     waiting = world.request("a")
     assert not world.granted(waiting)
     world.release(evictor)
-    assert world.effects == [Grant(waiting)]
+    assert orders(world) == [Grant(waiting)]
+
+
+def test_an_evictor_that_is_one_again_is_patient_anew() -> None:
+    world = scene("a", model("b", {1: 1}), "c", model("d", {1: 1}), room=(2, 1), patience_s=5.0)
+    hold(world, "b")
+    wake(world, "a")
+    older = world.request("a", "c")
+    world.request("d")  # it bears with b
+    world.tick(4.0)
+    world.crashed("a")  # now somebody older lacks a model
+    world.loaded("c")
+    world.stopped("a")
+    assert world.at(LOADING) == ["a"]
+    world.tick(4.0)
+    assert world.deadline() == world.now + 1.0
+    world.loaded("a")
+    assert world.granted(older)
 
 
 def test_what_drains_is_spared_as_soon_as_room_came_from_elsewhere() -> None:
@@ -209,21 +289,21 @@ def test_what_drains_is_spared_as_soon_as_room_came_from_elsewhere() -> None:
     world.crashed("b")
     assert world.granted(waiting)
     world.stopped("b")
-    assert world.effects == [Load("c")]
+    assert orders(world) == [Load("c")]
 
 
 def test_no_more_models_are_awake_than_allowed() -> None:
     world = scene("a", "b", "c", room=10, max_awake=2)
     wake(world, "a", "b")
     world.request("c")
-    assert world.effects == [Stop("a", "evicted for c")]
+    assert orders(world) == [Stop("a")]
 
 
 def test_pinned_models_never_leave() -> None:
     world = scene(model("a", pinned=True), "b", "c")
     wake(world, "a", "b")
     world.request("c")
-    assert world.effects == [Stop("b", "evicted for c")]
+    assert orders(world) == [Stop("b")]
 
 
 def test_one_load_per_device_at_a_time_and_two_devices_in_parallel() -> None:
@@ -240,9 +320,9 @@ def test_a_load_waits_for_a_stop_on_its_device_even_where_there_is_room() -> Non
     wake(world, "a")
     world.crashed("a")
     world.request("b")
-    assert world.effects == []
+    assert orders(world) == []
     world.stopped("a")
-    assert world.effects == [Load("b")]
+    assert orders(world) == [Load("b")]
 
 
 def test_a_model_on_two_devices_loads_when_both_have_room() -> None:
@@ -251,9 +331,9 @@ def test_a_model_on_two_devices_loads_when_both_have_room() -> None:
     world.request("both")
     assert sorted(world.at(STOPPING)) == ["a", "b"]
     world.stopped("a")
-    assert world.effects == []
+    assert orders(world) == []
     world.stopped("b")
-    assert world.effects == [Load("both")]
+    assert orders(world) == [Load("both")]
 
 
 def test_a_waiter_for_two_devices_gets_its_moment_when_both_are_at_rest() -> None:

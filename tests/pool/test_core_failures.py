@@ -8,7 +8,7 @@ import pytest
 
 from arena_server.pool.events import Grant, Load, Refusal, Stop
 
-from .scenes import fail_to_load, finish_transitions, hold, model, scene, wake
+from .scenes import fail_to_load, finish_transitions, hold, model, orders, scene, wake
 from .world import AWAKE, COLD, STOPPING
 
 GIB = 2**30
@@ -27,18 +27,18 @@ def test_a_failed_load_holds_its_memory_until_it_is_stopped() -> None:
     world = scene("a", "b", room=1)
     world.request("a")
     world.load_failed("a")
-    assert Stop("a", "load failed") in world.effects
+    assert Stop("a") in orders(world)
     world.request("b")
     assert world.core.ledger.reserved(0) == 1
     world.stopped("a")
-    assert world.effects == [Load("b")]
+    assert orders(world) == [Load("b")]
 
 
 def test_after_one_failure_the_next_request_loads_again() -> None:
     world = scene("a")
     fail_to_load(world, "a")
     world.request("a")
-    assert world.effects == [Load("a")]
+    assert orders(world) == [Load("a")]
 
 
 def test_after_two_failures_in_a_row_a_model_is_left_alone_for_a_while() -> None:
@@ -50,7 +50,7 @@ def test_after_two_failures_in_a_row_a_model_is_left_alone_for_a_while() -> None
     assert world.deadline() == world.now + 1.0
     world.tick(1.0)
     world.request("a")
-    assert world.effects == [Load("a")]
+    assert orders(world) == [Load("a")]
 
 
 def test_the_time_to_leave_it_alone_doubles_up_to_a_minute() -> None:
@@ -84,7 +84,7 @@ def test_a_model_that_served_starts_to_count_its_failures_anew() -> None:
     world.crashed("a")
     world.stopped("a")
     world.request("a")
-    assert world.effects == [Load("a")]
+    assert orders(world) == [Load("a")]
 
 
 def test_an_engine_that_dies_of_each_request_fails_even_if_the_request_ends_first() -> None:
@@ -102,7 +102,7 @@ def test_a_crash_orphans_the_leases_on_it_and_no_others() -> None:
     wake(world, "a", "b")
     pair = world.request("a", "b")
     world.crashed("a")
-    assert world.effects == [Stop("a", "crashed")]
+    assert orders(world) == [Stop("a")]
     assert not world.core.models["a"].leases
     assert world.core.models["b"].leases == {pair}
 
@@ -144,9 +144,9 @@ def test_the_crash_of_a_model_that_is_being_stopped_is_nothing_new() -> None:
     world.request("b")
     assert world.at(STOPPING) == ["a"]
     world.crashed("a")
-    assert world.effects == []
+    assert orders(world) == []
     world.stopped("a")
-    assert world.effects == [Load("b")]
+    assert orders(world) == [Load("b")]
 
 
 def test_a_full_queue_refuses_with_the_time_that_a_load_takes() -> None:
@@ -188,7 +188,7 @@ def test_a_model_that_comes_up_in_the_last_moment_is_granted_not_refused() -> No
     ticket = world.request("a")
     world.now = 30.0
     world.loaded("a")
-    assert world.effects == [Grant(ticket)]
+    assert orders(world) == [Grant(ticket)]
 
 
 def test_models_that_never_fit_together_are_refused_at_once_with_their_sizes() -> None:
@@ -221,7 +221,7 @@ def test_closing_refuses_those_who_wait_and_those_who_come() -> None:
     assert {world.refused[ticket].refusal for ticket in (waiting, late)} == {Refusal.CLOSING}
     world.loaded("b")
     world.release(running)
-    assert world.effects == []
+    assert orders(world) == []
 
 
 def test_an_idle_model_is_stopped_after_its_time_to_live() -> None:
@@ -232,7 +232,7 @@ def test_an_idle_model_is_stopped_after_its_time_to_live() -> None:
     world.release(ticket)
     assert world.deadline() == world.now + 60.0
     world.tick(60.0)
-    assert world.effects == [Stop("a", "idle for 60 s")]
+    assert orders(world) == [Stop("a")]
 
 
 def test_a_pinned_model_has_no_time_to_live() -> None:
@@ -242,10 +242,11 @@ def test_a_pinned_model_has_no_time_to_live() -> None:
 
 
 def test_an_idle_model_that_somebody_waits_for_outlives_its_time() -> None:
-    world = scene(model("a", ttl_s=60.0), "b")
+    world = scene(model("a", ttl_s=60.0), model("b", {1: 1}), room=(1, 1))
     wake(world, "a")
     pair = world.request("a", "b")
     world.tick(100.0)
+    assert orders(world) == []
     world.loaded("b")
     assert world.granted(pair)
 
@@ -255,7 +256,7 @@ def test_an_expired_model_is_stopped_once_its_device_is_at_rest() -> None:
     wake(world, "a")
     world.request("b")
     world.tick(100.0)
-    assert world.effects == []
+    assert orders(world) == []
     world.loaded("b")
     assert world.at(STOPPING) == ["a"]
     world.stopped("a")

@@ -35,7 +35,7 @@ def test_the_rules_hold_whatever_happens() -> None:
 CAUGHT_BY = {
     mutations.HoldAndWait: "stranded",
     mutations.NoReservation: "over budget",
-    mutations.DrainIgnored: "was granted while it drained",
+    mutations.DrainIgnored: "was granted while it drained|loads again beside idle",
     mutations.LeakOnCancel: "though it did not wait",
     mutations.LeakAtGrant: "stranded|leaked",
     mutations.AnyoneEvicts: "evicted|needs",
@@ -47,6 +47,15 @@ CAUGHT_BY = {
     mutations.TransitionsOverlap: "two transitions",
     mutations.RoomIsTaken: "takes room that an older waiter needs",
     mutations.DeadlinesMissed: "the next deadline was",
+    mutations.ResidualForgotten: "over budget",
+    mutations.HostMemoryForgotten: "no host RAM",
+    mutations.HostMemoryFreedByWaking: "no host RAM",
+    mutations.SleepsUnderLease: "under a lease",
+    mutations.LeasedThoughDismissed: "though it was told to leave",
+    mutations.NeedlessStops: "in its sleep in vain",
+    mutations.OutsideIgnored: "over budget",
+    mutations.RetriesInFullHouse: "loads again beside idle",
+    mutations.WaitsForEver: "longer than the wait limit",
 }
 
 

@@ -1,0 +1,121 @@
+"""What a client has of its answer so far, and how it goes on: bytes as they come, notices, or an error."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+from pydantic_core import from_json
+from starlette.types import Send
+
+from arena_server.api.errors import error_event
+from arena_server.errors import ArenaError, EngineRefused
+from arena_server.pool.outlook import Outlook
+
+LONGEST_LINE_BYTES = 1 << 20
+LONGEST_REFUSAL_BYTES = 64 << 10
+
+# RFC 9110, 7.6.1: these speak of one connection, not of the message.
+HOP_BY_HOP = frozenset(
+    b"connection keep-alive proxy-authenticate proxy-authorization proxy-connection te trailer transfer-encoding "
+    b"upgrade".split()
+)
+# The daemon's server puts its own.
+KEPT_FROM_CLIENT = HOP_BY_HOP | {b"server", b"date"}
+# Of a stream that begins before the engine's answer: as vLLM's own are, and not to be gathered by nginx on its way.
+STREAM_HEADERS = (
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+    (b"cache-control", b"no-cache"),
+    (b"x-accel-buffering", b"no"),
+)
+
+Header = tuple[bytes, bytes]
+
+
+def end_to_end(headers: Iterable[Header], left_out: frozenset[bytes]) -> list[Header]:
+    """The headers that travel on: without `left_out` and those that Connection names. Names come in lower case."""
+    pairs = [(name.lower(), value) for name, value in headers]
+    named = {token.strip().lower() for name, value in pairs if name == b"connection" for token in value.split(b",")}
+    return [(name, value) for name, value in pairs if name not in left_out and name not in named]
+
+
+class Answer:
+    """One answer on its way to a client."""
+
+    def __init__(self, send: Send, route: str) -> None:
+        """`route` decides in which dialect an error is told within a stream."""
+        self._send = send
+        self._route = route
+        self._started = False
+        self._stream = False
+        self._rest = b""
+        self._refusal: bytearray | None = None  # the engine's, where the stream had begun already
+        self._refusal_status = 0
+
+    async def notice(self, outlook: Outlook) -> None:
+        """Tell somebody who waits what for, in a comment, which clients ignore (WHATWG HTML, 9.2.6)."""
+        if not self._started:
+            self._started = self._stream = True
+            await self._send({"type": "http.response.start", "status": 200, "headers": list(STREAM_HEADERS)})
+        text = f": {outlook.phase}, place {outlook.place} in the queue, about {math.ceil(outlook.eta_s)} s\n\n"
+        await self._send({"type": "http.response.body", "body": text.encode(), "more_body": True})
+
+    async def start(self, status: int, headers: Iterable[Header]) -> None:
+        """Begin with the engine's status and headers, unless a notice came before."""
+        kept = end_to_end(headers, KEPT_FROM_CLIENT)
+        stream = any(n == b"content-type" and v.startswith(b"text/event-stream") for n, v in kept)
+        if self._started:
+            if status != 200 or not stream:
+                self._refusal, self._refusal_status = bytearray(), status
+            return
+        self._started, self._stream = True, stream
+        await self._send({"type": "http.response.start", "status": status, "headers": kept})
+
+    async def add(self, chunk: bytes) -> None:
+        """Send on what has come.
+
+        In a stream of events the beginning of a line waits for the rest of it (the engine writes whole lines, so this
+        is rare): if the engine dies there, half a line and then an error event would be neither to the client.
+        """
+        if self._refusal is not None:
+            self._refusal += chunk[: LONGEST_REFUSAL_BYTES - len(self._refusal)]
+            return
+        if self._stream and (self._rest or not chunk.endswith(b"\n")):
+            lines, newline, rest = (self._rest + chunk).rpartition(b"\n")
+            if len(rest) > LONGEST_LINE_BYTES:
+                lines, newline, rest = lines + newline + rest, b"", b""
+            chunk, self._rest = lines + newline, rest
+        if chunk:
+            await self._send({"type": "http.response.body", "body": chunk, "more_body": True})
+
+    async def finish(self) -> None:
+        """End, all being well."""
+        if self._refusal is not None:
+            refusal, self._refusal = bytes(self._refusal), None
+            await self.fail(_refused(self._refusal_status, refusal))
+            return
+        await self._send({"type": "http.response.body", "body": self._rest, "more_body": False})
+
+    async def fail(self, error: ArenaError) -> None:
+        """End with an error: as the response if nothing has left yet, as an event in a stream.
+
+        Any other answer that has begun is left incomplete, on which the server closes the connection: the client sees
+        that it is cut, and cannot take it for whole. Raises the error if nothing has left.
+        """
+        if not self._started:
+            raise error
+        if self._stream:
+            self._rest, self._refusal = b"", None
+            await self.add(error_event(error, self._route))
+            await self.finish()
+
+
+def _refused(status: int, body: bytes) -> EngineRefused:
+    try:
+        parsed = from_json(body)
+    except ValueError:
+        parsed = None
+    error = parsed.get("error") if isinstance(parsed, dict) else None
+    if isinstance(error, dict):
+        return EngineRefused(str(error.get("message", "")), error)
+    return EngineRefused(f"The engine answered with status {status} instead of a stream of events.")

@@ -1,0 +1,72 @@
+"""Reads the configuration again while the daemon runs, and changes what can be changed."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from arena_server.api.admin import Reloaded
+from arena_server.api.names import Catalogue
+from arena_server.blueprint import Blueprint
+from arena_server.config import Config, load_config
+from arena_server.engine.base import Engine
+from arena_server.pool.pool import EnginePart, Pool
+
+logger = logging.getLogger(__name__)
+
+# Read at the start alone; of the pool's keys those that engines and routes are made with.
+STARTUP_SECTIONS = ("server", "engine_start", "state_dir", "run_dir", "log_level")
+STARTUP_POOL_KEYS = ("wait_notice_s", "load_timeout_s", "load_stall_s", "sleep_timeout_s", "progress_stall_s")
+
+
+@dataclass(slots=True)
+class Reloader:
+    """Puts the file's configuration into force. `draw` and `make_engine` are the composition root's."""
+
+    pool: Pool
+    catalogue: Catalogue
+    blueprint: Blueprint
+    draw: Callable[[Config, Blueprint], Blueprint]
+    make_engine: Callable[[str, Blueprint], Engine]
+
+    async def reload(self) -> Reloaded:
+        """Read the file; if anything in it is wrong, nothing changes. Raises ConfigError."""
+        config = await asyncio.to_thread(load_config, Path(self.blueprint.config.file))
+        return self.apply(config)
+
+    def apply(self, config: Config) -> Reloaded:
+        """Put a configuration into force. Engines of models that did not change are not touched. Raises ConfigError."""
+        old, new = self.blueprint, self.draw(config, self.blueprint)
+        before, after = old.config.models, config.models
+        added = [name for name in after if name not in before]
+        kept = [name for name in after if name in before]
+        changed = [name for name in kept if not new.same_engine(name, old)]
+        parts = {name: EnginePart(self.make_engine(name, new), new.keys[name]) for name in [*added, *changed]}
+        self.blueprint = new
+        self.catalogue.replace(after, new.homes)
+        self.pool.reconfigure(new.specs, parts, new.budget, new.limits)
+        report = Reloaded(
+            added=added,
+            removed=[name for name in before if name not in after],
+            changed=changed,
+            unchanged=[name for name in kept if name not in changed],
+            needs_restart=_needs_restart(old.config, config),
+        )
+        logger.info("%s read again: %s", config.file, report)
+        return report
+
+
+def _needs_restart(old: Config, new: Config) -> list[str]:
+    """The keys that changed but are only read when the daemon starts."""
+    keys = []
+    for section in STARTUP_SECTIONS:
+        was, now = getattr(old, section), getattr(new, section)
+        if section == "server":
+            keys += [f"server.{key}" for key in type(now).model_fields if getattr(was, key) != getattr(now, key)]
+        elif was != now:
+            keys.append(section)
+    keys += [f"pool.{key}" for key in STARTUP_POOL_KEYS if getattr(old.pool, key) != getattr(new.pool, key)]
+    return keys
