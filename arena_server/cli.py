@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 import argparse
+import io
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from arena_server import __version__
 from arena_server.errors import ArenaError, ConfigError
+
+ACTIONS = {
+    "load": "load or wake a model",
+    "sleep": "put a model to sleep",
+    "stop": "stop a model's engine",
+    "pin": "keep a model from being evicted",
+    "unpin": "let a model be evicted again",
+    "reset": "forget a model's failures, so that it may be tried again at once",
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -21,7 +33,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"arena-server: {line}", file=sys.stderr)
         return 2
     except ArenaError as e:
-        print(f"arena-server: {e}", file=sys.stderr)
+        for line in str(e).splitlines():
+            print(f"arena-server: {line}", file=sys.stderr)
         return 1
     return status
 
@@ -51,7 +64,55 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--port", type=int, default=8000, help="port to serve on, if it is free (8000)")
     demo.add_argument("--check", action="store_true", help="end after the show, with status 0 if all was well, else 1")
     demo.set_defaults(run=_demo)
+
+    _add_console(commands)
     return parser
+
+
+def _add_console(commands: Any) -> None:
+    """The commands that talk to a running daemon."""
+    daemon = argparse.ArgumentParser(add_help=False)
+    default = os.environ.get("ARENA_URL") or "http://127.0.0.1:8000"
+    daemon.add_argument(
+        "--url", type=_url, default=default, help="where the daemon answers ($ARENA_URL, else http://127.0.0.1:8000)"
+    )
+
+    status = commands.add_parser("status", parents=[daemon], help="watch the models, the memory and the queue")
+    status.add_argument("--once", action="store_true", help="print it once, as plain text")
+    status.add_argument("--json", action="store_true", help="print once what the daemon knows, as JSON")
+    status.add_argument("--interval", type=_seconds, default=1.0, metavar="S", help="seconds between two looks (1)")
+    status.set_defaults(run=_status)
+
+    for action, does in ACTIONS.items():
+        act = commands.add_parser(action, parents=[daemon], help=does)
+        act.add_argument("name", metavar="NAME", help="the model")
+        act.add_argument("--no-wait", action="store_true", help="do not wait until it is done")
+        act.set_defaults(run=_act, action=action)
+
+    reload = commands.add_parser("reload", parents=[daemon], help="have the daemon read its configuration again")
+    reload.set_defaults(run=_reload)
+
+    events = commands.add_parser("events", parents=[daemon], help="follow what happens, a line each")
+    events.set_defaults(run=_events)
+
+
+def _url(text: str) -> str:
+    from arena_server.console.api import checked_url
+
+    try:
+        return checked_url(text)
+    except ValueError as e:
+        raise argparse.ArgumentTypeError(f"{text!r}: {e}") from e
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0.1 <= seconds <= 3600:
+        raise argparse.ArgumentTypeError(f"{text!r}: not from 0.1 to 3600 seconds")
+    return seconds
 
 
 # The commands import what they need themselves: `serve` answers within a second, and the others need not wait for it.
@@ -89,3 +150,42 @@ def _make_demo_models(args: argparse.Namespace) -> int:
 
     make_demo_models(args.directory, report=print)
     return 0
+
+
+def _status(args: argparse.Namespace) -> int:
+    from arena_server.console.live import show_status
+
+    return _quietly(lambda: show_status(args.url, once=args.once, as_json=args.json, interval_s=args.interval))
+
+
+def _act(args: argparse.Namespace) -> int:
+    from arena_server.console.actions import act
+
+    return _quietly(lambda: act(args.url, args.name, args.action, wait=not args.no_wait))
+
+
+def _reload(args: argparse.Namespace) -> int:
+    from arena_server.console.actions import reload
+
+    return _quietly(lambda: reload(args.url))
+
+
+def _events(args: argparse.Namespace) -> int:
+    from arena_server.console.events import follow_events
+
+    return _quietly(lambda: follow_events(args.url))
+
+
+def _quietly(run: Callable[[], int]) -> int:
+    """Run a console command; Ctrl-C and a reader that has left (`| head`) are ends like others."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a terminal that cannot show a letter must not be an error
+    try:
+        status = run()
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more at its end
+        return 141
+    return status
