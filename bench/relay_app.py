@@ -12,11 +12,12 @@ from pathlib import Path
 
 from arena_server.app import build, listen, server
 from arena_server.config import Config
-from arena_server.engine.base import EngineError, LoadProgress
+from arena_server.engine.base import EngineError, LoadFacts, LoadProgress
 from arena_server.engine.client import EngineClient, EngineLost, EngineUnreachable
 from arena_server.engine.parent_death import die_with_parent
 from arena_server.gpu.probe import HostProbe
 from arena_server.log import set_up_logging
+from arena_server.measurements import MeasurementStore
 from bench.stand_in import MODEL
 
 
@@ -24,6 +25,8 @@ class StandInEngine:
     """An engine that somebody else started on the socket; implements `Engine`."""
 
     progress: LoadProgress | None = None
+    facts = LoadFacts()
+    pids: frozenset[int] = frozenset()
 
     def __init__(self, name: str, path: Path) -> None:
         self.name = name
@@ -37,7 +40,7 @@ class StandInEngine:
         assert self._client is not None, "not loaded"
         return self._client
 
-    async def load(self) -> None:
+    async def load(self, kv_cache_bytes: int | None = None) -> None:
         """See `Engine`."""
         self._client = EngineClient(self._path)
         try:
@@ -45,6 +48,14 @@ class StandInEngine:
                 assert response.status == 200
         except (EngineLost, EngineUnreachable) as e:
             raise EngineError(str(e)) from e
+
+    async def sleep(self, level: int) -> None:
+        """See `Engine`: it is never asked to."""
+        raise EngineError("it cannot sleep")
+
+    async def wake(self) -> None:
+        """See `Engine`: likewise."""
+        raise EngineError("it cannot sleep")
 
     async def stop(self) -> None:
         """See `Engine`."""
@@ -71,7 +82,8 @@ def main() -> None:
         }
     )
     listener = listen(config)
-    daemon = build(config, HostProbe(), {MODEL: (0,)}, {MODEL: StandInEngine(MODEL, args.engine)}, None)
+    store = MeasurementStore(None)  # in memory
+    daemon = build(config, HostProbe(), store, lambda name, _: StandInEngine(name, args.engine), None)
     print(listener.getsockname()[1], flush=True)
     server(config, daemon).run(sockets=[listener])
 
