@@ -3,14 +3,17 @@
 Rules, each with the failure it prevents:
 
 - A ticket asks for a set of models and is granted whole or not at all. (Granted one by one, two pairs each
-  holding one model of the other's wait for ever.)
+  holding one model of the other's wait for ever.) It may give them back one by one: the side of a battle that is done
+  first need not hold its model until the other is.
 - A ticket whose models are all awake is granted at once, unless one of them is draining.
 - Only one waiter, the oldest that lacks a model, may evict: the *evictor*. (Two would evict each
   other's models before either was served.)
 - Others may load or wake into room that is free and that no older waiter needs.
-- Idle models leave first, the least recently used first. Where only busy ones could make room, the evictor
-  waits as long as the swap would cost, then they drain: no new tickets, running ones finish. (Without
-  the wait two models would swap on every request; without the drain steady traffic on one would starve the other.)
+- Idle models leave first: those that nobody in the queue wants, or only the last in it, then the least recently used.
+  Where only busy ones could make room, the evictor waits as long as the swap would cost, then they drain: no new
+  tickets, running ones finish. (Without the wait two models would swap on every request; without the drain steady
+  traffic on one would starve the other.) Meanwhile idle ones leave, if that makes room for one of its models already.
+- An idle victim serves on until its devices are at rest and it can go. (It would be closed for all of another's load.)
 - Who leaves sleeps, if it can and there is host RAM; sleepers are stopped, the least recently used first, where their
   RAM, or what they still hold of a device, is needed. (A sleeper is worth less than one that has to leave.)
 - A model that came up counts as busy until one of its waiters was granted. (It would be evicted unserved.)
@@ -89,8 +92,8 @@ class PoolCore(Service):
         match event:
             case Request(ticket, models):
                 self._request(ticket, models, now)
-            case Release(ticket):
-                self._release(ticket, now)
+            case Release(ticket, models):
+                self._release(ticket, models, now)
             case Loaded(name, host_bytes):
                 if host_bytes is not None:
                     self.models[name].sleep_host_bytes = host_bytes
@@ -144,9 +147,13 @@ class PoolCore(Service):
         else:
             self.queue.append(Waiter(ticket, names, now))
 
-    def _release(self, ticket: int, now: float) -> None:
+    def _release(self, ticket: int, names: frozenset[str] | None, now: float) -> None:
         if ticket in self.leases:
-            for model in (self.models[name] for name in self.leases.pop(ticket) if name in self.models):
+            held = self.leases.pop(ticket)
+            done = held if names is None else held & names
+            if rest := held - done:
+                self.leases[ticket] = rest
+            for model in (self.models[name] for name in done if name in self.models):
                 # A lease on an engine that crashed is not one on the engine that took its place.
                 if ticket in model.leases:
                     model.leases.remove(ticket)

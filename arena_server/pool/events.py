@@ -68,9 +68,13 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """The ticket is no longer needed: granted and done with, or given up while it waited."""
+    """The ticket is no longer needed: granted and done with, or given up while it waited.
+
+    Of a granted one, `models` may be done with before the others (None: all of them).
+    """
 
     ticket: int
+    models: frozenset[str] | None = None
 
 
 @dataclass(frozen=True, slots=True)

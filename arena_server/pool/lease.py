@@ -11,15 +11,17 @@ from arena_server.engine.base import Engine
 class Lease:
     """Its engines are awake until `release`, which has to come: use it in a `with` block."""
 
-    def __init__(self, engines: Mapping[str, Engine], release: Callable[[], None]) -> None:
+    def __init__(self, engines: Mapping[str, Engine], release: Callable[[frozenset[str]], None]) -> None:
         self.engines = engines
-        self._release: Callable[[], None] | None = release
+        self._release = release
+        self._held = frozenset(engines)
 
-    def release(self) -> None:
-        """Give the engines back; again does nothing."""
-        release, self._release = self._release, None
-        if release is not None:
-            release()
+    def release(self, *models: str) -> None:
+        """Give these models' engines back, all by default; again does nothing."""
+        done = self._held & frozenset(models) if models else self._held
+        self._held -= done
+        if done:
+            self._release(done)
 
     def __enter__(self) -> Lease:
         return self

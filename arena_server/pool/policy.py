@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -13,7 +14,7 @@ class Candidate:
     """A model that could leave, or is asleep (or about to be) and could be stopped.
 
     Busy ones can only be asked to leave: their running requests finish first. `asleep` is what it would hold
-    asleep, None if it cannot sleep.
+    asleep, None if it cannot sleep. `turn` is the place in the queue of the first who wants it.
     """
 
     name: str
@@ -22,6 +23,12 @@ class Candidate:
     busy: bool = False
     leaving: bool = False  # asked to leave already
     sleeper: bool = False
+    turn: float = math.inf
+
+    @property
+    def worth(self) -> tuple[float, float, str]:
+        """The least first: who is wanted last, or not at all; then the least recently used."""
+        return (-self.turn, self.last_used, self.name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +58,7 @@ def choose_victims(ledger: Ledger, wanted: Mapping[str, Holding], candidates: Se
     """
     sleepers = [c for c in candidates if c.sleeper]
     # One that was asked to leave goes on with it: its leases would else grow again each time another looked better.
-    order = sorted((c for c in candidates if not c.sleeper), key=lambda c: (c.busy, not c.leaving, c.last_used, c.name))
+    order = sorted((c for c in candidates if not c.sleeper), key=lambda c: (c.busy, not c.leaving, *c.worth))
     without_sleepers = ledger.copy(without=[c.name for c in sleepers])
     leaving = _free(without_sleepers, wanted, order)
     if leaving is None:
@@ -59,7 +66,7 @@ def choose_victims(ledger: Ledger, wanted: Mapping[str, Holding], candidates: Se
     to_sleep = {c.name: c.asleep for c in leaving if c.asleep is not None}
     asleep = {c.name: ledger.held[c.name] for c in sleepers} | to_sleep
     changes = {**wanted, **{c.name: to_sleep.get(c.name, NOTHING) for c in leaving}}
-    lru = [c.name for c in sorted(candidates, key=lambda c: (c.last_used, c.name)) if c.name in asleep]
+    lru = [c.name for c in sorted(candidates, key=lambda c: c.worth) if c.name in asleep]
     dropped = _drop(ledger, changes, asleep, lru)
     return Victims(
         sleep=tuple(c.name for c in leaving if c.name in to_sleep and c.name not in dropped),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from arena_server.pool.books import Books
@@ -75,19 +76,18 @@ class Service(Books):
             plan.held.update(wanted)
 
     def _evict_for(self, waiter: Waiter, needs: Sequence[Model], counted_on: set[str], now: float) -> None:
-        victims = choose_victims(self._after_dismissals(), _awake(needs), self._candidates(counted_on))
-        if victims.enough and not victims.any_busy:
-            waiter.patient_until = None
-        elif victims.enough and waiter.patient_until is None:
-            waiter.patient_until = now + self._patience(needs, victims)
-        if not victims.enough or (waiter.patient_until is not None and now < waiter.patient_until):
-            victims = Victims()
+        victims = self._victims_now(waiter, needs, counted_on, now)
         for_whom = " and ".join(m.name for m in needs)
+        held_back = False
         for model in self.models.values():
             how = Away.ASLEEP if model.name in victims.sleep else Away.STOPPED
             leaves = model.name in victims.leaving and model.residency is Residency.AWAKE
+            # An idle one that cannot be put away yet, its devices being in transition, goes on serving until then.
+            if leaves and not model.busy and model.draining is None and not self._at_rest(model.spec.footprint):
+                leaves, held_back = False, True
             self._drain(model, how if leaves else None, f"evicted for {for_whom}")
-        self._stop_sleepers(victims, f"its room is needed for {for_whom}", now)
+        if not held_back:  # it may be for that one's sleep that they are to be stopped
+            self._stop_sleepers(victims, f"its room is needed for {for_whom}", now)
         for model in needs:
             if model.room_first:
                 self._clear_around(model, counted_on, now)
@@ -96,6 +96,35 @@ class Service(Books):
             if model.draining is not None and not model.leases:
                 model.owed.clear()
                 self.swaps += self._put_away(model, model.draining, model.why, now, room_comes=unwanted)
+
+    def _victims_now(self, waiter: Waiter, needs: Sequence[Model], counted_on: set[str], now: float) -> Victims:
+        """Who has to leave for the evictor, as far as its patience with busy ones allows by now."""
+        candidates = self._candidates(counted_on)
+        victims = choose_victims(self._after_dismissals(), _awake(needs), candidates)
+        if not victims.enough:
+            return Victims()
+        if not victims.any_busy:
+            waiter.patient_until = None
+            return victims
+        if waiter.patient_until is None:
+            waiter.patient_until = now + self._patience(needs, victims)
+        if now >= waiter.patient_until:
+            return victims
+        return self._meanwhile(needs, [c for c in candidates if c.sleeper or c.name in victims.leaving])
+
+    def _meanwhile(self, needs: Sequence[Model], candidates: Sequence[Candidate]) -> Victims:
+        """Who leaves while busy ones are borne with: idle ones, if that makes room for one of the models already.
+
+        (Its load would else begin when the last of the busy ones has finished, and not while they do.)
+        """
+        idle = [c for c in candidates if not c.busy]
+        found, wanted = Victims(), dict[str, Holding]()
+        for model in needs:
+            with_it = wanted | _awake([model])
+            victims = choose_victims(self._after_dismissals(), with_it, idle)
+            if victims.enough:
+                found, wanted = victims, with_it
+        return found
 
     def _stop_sleepers(self, victims: Victims, why: str, now: float) -> None:
         for model in (self.models[name] for name in victims.stop):
@@ -123,15 +152,21 @@ class Service(Books):
         ]
 
     def _candidates(self, counted_on: set[str]) -> list[Candidate]:
+        turns: dict[str, int] = {}
+        for place, waiter in enumerate(self.queue):
+            for name in waiter.models:
+                turns.setdefault(name, place)
         candidates = []
         for model in self.models.values():
             if model.spec.pinned or model.dismissed is not None or model.name in counted_on:
                 continue
-            if model.residency is Residency.AWAKE:
-                leaving = model.draining is not None
-                candidates.append(Candidate(model.name, model.when_asleep, model.last_used, model.busy, leaving))
-            elif model.residency in (Residency.ASLEEP, Residency.FALLING_ASLEEP):
-                candidates.append(Candidate(model.name, model.when_asleep, model.last_used, sleeper=True))
+            sleeper = model.residency in (Residency.ASLEEP, Residency.FALLING_ASLEEP)
+            if sleeper or model.residency is Residency.AWAKE:
+                busy, leaving = model.busy and not sleeper, model.draining is not None
+                turn = turns.get(model.name, math.inf)
+                candidates.append(
+                    Candidate(model.name, model.when_asleep, model.last_used, busy, leaving, sleeper, turn)
+                )
         return candidates
 
     def _after_transitions(self) -> Ledger:

@@ -86,6 +86,13 @@ class PoolMachine(RuleBasedStateMachine):
         self.world.release(pick(self.world.live, index))
 
     @precondition(lambda self: self.world.live)
+    @rule(index=indexes, side=indexes)
+    def finish_one_side(self, index: int, side: int) -> None:
+        ticket = pick(self.world.live, index)
+        ask = self.world.tickets[ticket]
+        self.world.release_side(ticket, pick(sorted(ask.models - ask.ended), side))
+
+    @precondition(lambda self: self.world.live)
     @rule(index=indexes)
     def finish_and_ask_again(self, index: int) -> None:
         """Steady traffic: the next comes before the last is done."""
@@ -131,6 +138,18 @@ class PoolMachine(RuleBasedStateMachine):
         self.world.release(ticket)
         if a in self.world.at(LOADING, WAKING):
             self.world.ends(a)
+
+    @precondition(lambda self: not self.calm)
+    @rule(first=indexes, second=indexes)
+    def a_load_beside_an_idle_one_runs_out_of_memory(self, first: int, second: int) -> None:
+        self.request([first])
+        self._end_what_is_under_way(and_finish=True)
+        names = list(self.world.models)
+        name = names[second % len(names)]
+        self.world.request(name)
+        if name in self.world.at(LOADING):
+            self.world.load_failed(name, out_of_memory=True)
+            self._end_what_is_under_way()
 
     def _end_what_is_under_way(self, and_finish: bool = False) -> None:
         for _ in range(6):

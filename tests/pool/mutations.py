@@ -22,9 +22,9 @@ class HoldAndWait(PoolCore):
                     model.leases.add(waiter.ticket)
         super()._settle(now)
 
-    def _release(self, ticket: int, now: float) -> None:
+    def _release(self, ticket: int, names: frozenset[str] | None, now: float) -> None:
         self._let_go(ticket)
-        super()._release(ticket, now)
+        super()._release(ticket, names, now)
 
     def _refuse(self, ticket: int, refusal: Refusal, detail: str, retry_after_s: float | None = None) -> None:
         self._let_go(ticket)
@@ -55,18 +55,18 @@ class NoReservation(PoolCore):
 
 
 class DrainIgnored(PoolCore):
-    """A model that drains is leased nevertheless."""
+    """A model that drains for somebody is leased nevertheless."""
 
     def _ready(self, model: Model) -> bool:
-        return model.residency is Residency.AWAKE
+        return model.residency is Residency.AWAKE and model.dismissed is None
 
 
 class LeakOnCancel(PoolCore):
     """Who gives up while waiting stays in the queue."""
 
-    def _release(self, ticket: int, now: float) -> None:
+    def _release(self, ticket: int, names: frozenset[str] | None, now: float) -> None:
         if ticket in self.leases:
-            super()._release(ticket, now)
+            super()._release(ticket, names, now)
 
 
 class LeakAtGrant(PoolCore):
@@ -79,9 +79,9 @@ class LeakAtGrant(PoolCore):
         self.just_granted = [effect.ticket for effect in effects if isinstance(effect, Grant)]
         return effects
 
-    def _release(self, ticket: int, now: float) -> None:
+    def _release(self, ticket: int, names: frozenset[str] | None, now: float) -> None:
         if ticket not in self.just_granted:
-            super()._release(ticket, now)
+            super()._release(ticket, names, now)
 
 
 class AnyoneEvicts(PoolCore):
@@ -243,3 +243,11 @@ class WaitsForEver(PoolCore):
         waiting, self.queue = self.queue, [w for w in self.queue if now < w.since + self.limits.max_wait_s]
         super()._settle(now)
         self.queue = [w for w in waiting if w in self.queue or now >= w.since + self.limits.max_wait_s]
+
+
+class SidesHeldTogether(PoolCore):
+    """A side of a pair that is done holds its model until the other is."""
+
+    def _release(self, ticket: int, names: frozenset[str] | None, now: float) -> None:
+        if names is None or names >= self.leases.get(ticket, names):
+            super()._release(ticket, None, now)

@@ -393,3 +393,36 @@ def test_a_load_goes_on_when_the_one_who_asked_has_left() -> None:
     world.release(ticket)
     world.loaded("a")
     assert world.granted(world.request("a"))
+
+
+def test_a_side_that_is_done_gives_its_model_back_before_the_other_is() -> None:
+    world = scene("a", "b", "c", room=2)
+    pair = world.request("a", "b")
+    finish_transitions(world)
+    assert world.granted(pair)
+    third = world.request("c")
+    world.release_side(pair, "a")
+    assert world.at(STOPPING) == ["a"]
+    finish_transitions(world)
+    assert world.granted(third), "b is still in use, but a was not"
+    world.release_side(pair, "b")
+    assert not world.core.leases.get(pair)
+
+
+def test_the_victim_is_one_that_nobody_else_in_the_queue_wants() -> None:
+    world = scene("a", "b", "c", "d", "e", room=3)
+    wake(world, "a", "b")
+    world.request("c")
+    world.request("d")
+    world.request("a", "e")
+    world.loaded("c")
+    assert world.at(STOPPING) == ["b"], "a was used longer ago, but somebody waits for it"
+
+
+def test_an_idle_victim_serves_on_until_it_can_be_put_away() -> None:
+    world = scene("a", "b", "c", "d", room=3)
+    wake(world, "a", "b")
+    world.request("c")
+    world.request("d")
+    assert world.at(LOADING) == ["c"]
+    assert world.granted(world.request("a")), "its device loads c; d's turn comes after that"

@@ -20,6 +20,8 @@ SETTINGS = settings(
     database=None,
     print_blob=True,
     suppress_health_check=list(HealthCheck),
+    # Not `explain`: it plays a failure hundreds of times more, for minutes.
+    phases=[Phase.explicit, Phase.generate, Phase.shrink],
 )
 
 
@@ -28,7 +30,7 @@ def machine_of(core: type[PoolCore]) -> type[PoolMachine]:
 
 
 def test_the_rules_hold_whatever_happens() -> None:
-    run_state_machine_as_test(PoolMachine, settings=settings(SETTINGS, max_examples=800, stateful_step_count=50))
+    run_state_machine_as_test(PoolMachine, settings=settings(SETTINGS, max_examples=500, stateful_step_count=50))
 
 
 # Each mutation, and what is seen of it.
@@ -42,7 +44,7 @@ CAUGHT_BY = {
     mutations.EvictsBusy: "was stopped under a lease",
     mutations.NoPatience: "without patience|unserved",
     mutations.EarlyRelease: "over budget",
-    mutations.NoProtectionOfTheUnserved: "was evicted unserved",
+    mutations.NoProtectionOfTheUnserved: "was evicted unserved|in its sleep in vain",
     mutations.NoProtectionOfTheCountedOn: "counts on it",
     mutations.TransitionsOverlap: "two transitions",
     mutations.RoomIsTaken: "takes room that an older waiter needs",
@@ -56,6 +58,7 @@ CAUGHT_BY = {
     mutations.OutsideIgnored: "over budget",
     mutations.RetriesInFullHouse: "loads again beside idle",
     mutations.WaitsForEver: "longer than the wait limit",
+    mutations.SidesHeldTogether: "stranded|leaked|starved|never granted",
 }
 
 

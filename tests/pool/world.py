@@ -70,6 +70,7 @@ class Ticket:
     asked_at: float
     ahead: int  # how many waited already
     granted_at: float | None = None
+    ended: set[str] = field(default_factory=set)  # those of its models that it gave back one by one
 
 
 @dataclass(slots=True)
@@ -148,12 +149,23 @@ class World:
 
     def release(self, ticket: int) -> None:
         """Done with, or given up; a ticket that was refused needs neither."""
-        if ticket in self.refused:
+        if ticket in self.refused or self.tickets[ticket].ended == self.tickets[ticket].models:
+            self.live.pop(ticket, None)
             return
         for name in self.live.pop(ticket, ()):
             self.models[name].last_used = self.now
         self._leave(ticket)
         self._send(Release(ticket))
+
+    def release_side(self, ticket: int, name: str) -> None:
+        """Done with one of a granted ticket's models."""
+        if name in self.live[ticket]:
+            self.models[name].last_used = self.now
+        self.live[ticket] -= {name}
+        self.tickets[ticket].ended.add(name)
+        self._send(Release(ticket, frozenset({name})))
+        if self.tickets[ticket].ended == self.tickets[ticket].models:
+            del self.live[ticket]
 
     def loaded(self, name: str) -> None:
         self.models[name].load_s = self.now - self.models[name].since
