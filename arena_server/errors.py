@@ -35,6 +35,10 @@ class ArenaError(Exception):
 class ConfigError(ArenaError):
     """The configuration cannot be used. One line per fault in `lines`, each naming the file and the key."""
 
+    status = 400
+    kind = "invalid_request_error"
+    code = "invalid_configuration"
+
     def __init__(self, lines: Iterable[str]) -> None:
         self.lines = list(lines)
         super().__init__("\n".join(self.lines))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from arena_server.api.admin import Reloaded
@@ -31,11 +31,17 @@ class Reloader:
     blueprint: Blueprint
     draw: Callable[[Config, Blueprint], Blueprint]
     make_engine: Callable[[str, Blueprint], Engine]
+    _one_at_a_time: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _started_with: Config = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._started_with = self.blueprint.config
 
     async def reload(self) -> Reloaded:
         """Read the file; if anything in it is wrong, nothing changes. Raises ConfigError."""
-        config = await asyncio.to_thread(load_config, Path(self.blueprint.config.file))
-        return self.apply(config)
+        async with self._one_at_a_time:  # or what was read first might be put into force last
+            config = await asyncio.to_thread(load_config, Path(self.blueprint.config.file))
+            return self.apply(config)
 
     def apply(self, config: Config) -> Reloaded:
         """Put a configuration into force. Engines of models that did not change are not touched. Raises ConfigError."""
@@ -47,20 +53,20 @@ class Reloader:
         parts = {name: EnginePart(self.make_engine(name, new), new.keys[name]) for name in [*added, *changed]}
         self.blueprint = new
         self.catalogue.replace(after, new.homes)
-        self.pool.reconfigure(new.specs, parts, new.budget, new.limits)
+        self.pool.reconfigure(new.specs, parts, new.budget, new.limits, new.reserve_bytes)
         report = Reloaded(
             added=added,
             removed=[name for name in before if name not in after],
             changed=changed,
             unchanged=[name for name in kept if name not in changed],
-            needs_restart=_needs_restart(old.config, config),
+            needs_restart=_needs_restart(self._started_with, config),
         )
         logger.info("%s read again: %s", config.file, report)
         return report
 
 
 def _needs_restart(old: Config, new: Config) -> list[str]:
-    """The keys that changed but are only read when the daemon starts."""
+    """The keys that are other than in `old`, with which the daemon started, and are only read then."""
     keys = []
     for section in STARTUP_SECTIONS:
         was, now = getattr(old, section), getattr(new, section)

@@ -253,3 +253,16 @@ async def test_the_view_of_a_model_shows_each_stage_of_its_life() -> None:
         assert pool.view("alpha").idle_s == 5.0
         assert [v.name for v in pool.pool.view().models] == list(MODELS)
         assert pool.pool.view().devices[0].reserved_bytes == int(TOTAL_BYTES * 0.4)
+
+
+async def test_a_lease_gives_its_models_back_one_by_one(pool: Parts) -> None:
+    lease = await pool.pool.acquire(["alpha", "beta"])
+    lease.release("alpha")
+    lease.release("alpha")
+    assert (pool.view("alpha").running, pool.view("beta").running) == (0, 1)
+    await use(pool, "org/gamma")
+    assert pool.view("alpha").residency is Residency.COLD, "beta is in use"
+    lease.release()
+    lease.release()
+    assert pool.view("beta").running == 0
+    await use(pool, "alpha", "beta")

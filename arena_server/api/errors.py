@@ -11,7 +11,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from arena_server.errors import ArenaError
+from arena_server.errors import ArenaError, EngineRefused
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +33,8 @@ def error_event(error: ArenaError, route: str) -> bytes:
     body: dict[str, Any] = error.body()
     # A blank line first: the engine may have been cut off between the lines of an event.
     if route == "/v1/messages":
-        body = {"type": "error", "error": {"type": "api_error", "message": error.message}}
+        inner = body["error"] if isinstance(error, EngineRefused) else {"type": "api_error", "message": error.message}
+        body = {"type": "error", "error": inner}
         return b"\n\nevent: error\ndata: " + json.dumps(body).encode() + b"\n\n"
     if route == "/v1/responses":
         body = {"type": "error", "code": error.code, "message": error.message, "param": None, **body}

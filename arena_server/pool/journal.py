@@ -36,6 +36,7 @@ class Journal:
         self._wall_clock = wall_clock
         self._numbers = itertools.count(1)
         self._watchers: set[asyncio.Queue[Entry | None]] = set()
+        self._closed = False
         self.decisions: deque[Entry] = deque(maxlen=KEPT_DECISIONS)
 
     @property
@@ -58,6 +59,8 @@ class Journal:
 
     async def watch(self) -> AsyncIterator[Entry]:
         """Everything from now on. Ends when the watcher fell too far behind, or the daemon stops."""
+        if self._closed:
+            return  # nobody would send it away, and it would hold the daemon's end for its grace
         mailbox: asyncio.Queue[Entry | None] = asyncio.Queue()
         self._watchers.add(mailbox)
         try:
@@ -67,7 +70,8 @@ class Journal:
             self._watchers.discard(mailbox)
 
     def close(self) -> None:
-        """Send every watcher away."""
+        """Send every watcher away, now and from now on."""
+        self._closed = True
         for mailbox in list(self._watchers):
             self._cut_off(mailbox)
 

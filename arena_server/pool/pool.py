@@ -13,6 +13,7 @@ import logging
 import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 
 from arena_server.clock import Clock
 from arena_server.engine.base import Engine
@@ -77,6 +78,15 @@ class Notices:
 
 
 @dataclass(frozen=True, slots=True)
+class Ask:
+    """Somebody's ticket, and the pool's answer to it."""
+
+    ticket: int
+    models: frozenset[str]
+    answer: asyncio.Future[None]
+
+
+@dataclass(frozen=True, slots=True)
 class EnginePart:
     """A model's engine, and the key under which its measurements are kept."""
 
@@ -128,6 +138,9 @@ class Pool:
         Cancelling the wait gives up the place in the queue; a load it caused goes on. Raises ModelUnavailable,
         QueueFull, WaitLimit, ModelsDoNotFitTogether, ModelNotFound or ShuttingDown.
         """
+        return await self._granted(self._ask(models), notices)
+
+    def _ask(self, models: Iterable[str]) -> Ask:
         if self._closed:
             raise ShuttingDown("The server is shutting down.")
         names = frozenset(self._known(name) for name in models)
@@ -135,6 +148,10 @@ class Pool:
         answer = self._waiting[ticket] = asyncio.get_running_loop().create_future()
         self._open.add(ticket)
         self._feed(Request(ticket, names))
+        return Ask(ticket, names, answer)
+
+    async def _granted(self, ask: Ask, notices: Notices | None = None) -> Lease:
+        ticket, answer = ask.ticket, ask.answer
         try:
             if notices is not None and not answer.done():
                 await self._tell(ticket, answer, notices)
@@ -147,7 +164,7 @@ class Pool:
             raise
         finally:
             self._waiting.pop(ticket, None)
-        return Lease({name: self._engines[name] for name in names}, lambda: self._give_back(ticket))
+        return Lease({name: self._engines[name] for name in ask.models}, partial(self._give_back_some, ticket))
 
     async def _tell(self, ticket: int, answer: asyncio.Future[None], notices: Notices) -> None:
         wait_s = notices.first_s
@@ -162,18 +179,19 @@ class Pool:
     # Operators
 
     def load(self, name: str) -> None:
-        """Have the model awake as soon as its turn comes. Raises ModelNotFound, ModelUnavailable, ShuttingDown."""
+        """Have the model awake as soon as its turn comes. Raises what `acquire` does, where that is known at once."""
         model = self._core.models[self._known(name)]
-        if self._core.closing:
-            raise ShuttingDown("The server is shutting down.")
         if model.residency is Residency.FAILED:
             wait_s = model.retry_at - self._clock.now()
             raise ModelUnavailable(f"{name} failed: {model.error} (reset it, or wait {wait_s:.0f} s)")
+        ask = self._ask([name])
+        if ask.answer.done() and (error := ask.answer.exception()) is not None:
+            del self._waiting[ask.ticket]
+            raise error
 
         async def touch() -> None:
             try:
-                async with self.lease([name]):
-                    pass
+                (await self._granted(ask)).release()
             except ArenaError as e:
                 logger.error("Loading %s: %s", name, e)
 
@@ -206,9 +224,15 @@ class Pool:
         self._feed(Reset(self._known(name)))
 
     def reconfigure(
-        self, specs: Sequence[ModelSpec], engines: Mapping[str, EnginePart], budget: Budget, limits: Limits
+        self,
+        specs: Sequence[ModelSpec],
+        engines: Mapping[str, EnginePart],
+        budget: Budget,
+        limits: Limits,
+        reserve_bytes: Mapping[int, int],
     ) -> None:
         """Be another pool: `engines` are those of models that are new or changed; others go on untouched."""
+        self._survey.reserve_bytes = reserve_bytes
         changed = frozenset(name for name in engines if name in self._core.models)
         for name, part in engines.items():
             if name in changed:
@@ -267,6 +291,12 @@ class Pool:
         if ticket in self._open:
             self._open.remove(ticket)
             self._feed(Release(ticket))
+
+    def _give_back_some(self, ticket: int, models: frozenset[str]) -> None:
+        # All of them one after the other end the ticket in the core, too.
+        self._feed(Release(ticket, models))
+        if ticket not in self._core.leases:
+            self._open.discard(ticket)
 
     def _feed(self, event: Event) -> None:
         if self._closed:

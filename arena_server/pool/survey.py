@@ -32,7 +32,7 @@ class Survey:
         self._memory = memory
         self._core = core
         self._feed = feed
-        self._reserve_bytes = reserve_bytes
+        self.reserve_bytes = reserve_bytes
         self.outside: dict[int, Outside] = {}
 
     async def run(self) -> None:
@@ -58,5 +58,5 @@ class Survey:
             self._feed(events.Outside(told))
 
     def _over(self, device: int) -> int:
-        over = self.outside[device].bytes - self._reserve_bytes.get(device, 0)
+        over = self.outside[device].bytes - self.reserve_bytes.get(device, 0)
         return max(0, -(-over // GRAIN_BYTES) * GRAIN_BYTES)

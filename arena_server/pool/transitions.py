@@ -93,14 +93,14 @@ class Transitions:
             if remembered is not None:
                 self._records.note(name, kv_cache_bytes=None)  # it may be just this that no longer fits
             reason = self._reason(e, f"{name} could not be loaded")
-            self._feed(LoadFailed(name, reason, isinstance(e, EngineError) and e.out_of_memory))
+            self._ended(LoadFailed(name, reason, isinstance(e, EngineError) and e.out_of_memory))
             return
         took_s = self._clock.now() - began
         logger.info("%s is awake after %.1f s", name, took_s)
         self._memory.note_awake(name, devices, engine.pids)
         self._note_load(engine, spec, took_s)
         self._watch(engine)
-        self._feed(Loaded(name, sleep_host_bytes(spec, engine.facts.weights_bytes)))
+        self._ended(Loaded(name, sleep_host_bytes(spec, engine.facts.weights_bytes)))
 
     def _note_load(self, engine: Engine, spec: ModelSpec, took_s: float) -> None:
         facts, readings = engine.facts, self._memory.readings(spec.name)
@@ -120,14 +120,14 @@ class Transitions:
         try:
             await engine.sleep(spec.sleep_level)
         except Exception as e:
-            self._feed(SleepFailed(name, self._reason(e, f"{name} could not be put to sleep")))
+            self._ended(SleepFailed(name, self._reason(e, f"{name} could not be put to sleep")))
             return
         took_s = self._clock.now() - began
         self._memory.note_asleep(name, devices, engine.pids)
         asleep = self._memory.readings(name).asleep_bytes
         logger.info("%s is asleep after %.1f s", name, took_s)
         self._records.note(name, sleep_s=took_s, asleep_bytes=asleep)
-        self._feed(Slept(name, asleep if asleep.keys() == devices.keys() else None))
+        self._ended(Slept(name, asleep if asleep.keys() == devices.keys() else None))
 
     async def _wake(self, engine: Engine, spec: ModelSpec) -> None:
         name, devices, began = spec.name, spec.footprint, self._clock.now()
@@ -135,17 +135,17 @@ class Transitions:
         try:
             await engine.wake()
         except Exception as e:
-            self._feed(WakeFailed(name, self._reason(e, f"{name} could not be woken")))
+            self._ended(WakeFailed(name, self._reason(e, f"{name} could not be woken")))
             return
         took_s = self._clock.now() - began
         self._memory.note_awake(name, devices, engine.pids)
         logger.info("%s is awake again after %.1f s", name, took_s)
         self._records.note(name, wake_s=took_s)
-        self._feed(Woken(name))
+        self._ended(Woken(name))
 
     async def _stop(self, engine: Engine, spec: ModelSpec, under_way: asyncio.Task[None] | None) -> None:
         began = self._clock.now()
-        await _ended(task for task in (under_way, self._watches.pop(spec.name, None)) if task is not None)
+        await _called_off(task for task in (under_way, self._watches.pop(spec.name, None)) if task is not None)
         try:
             await engine.stop()
         except Exception:  # as above: whatever happened, the device must not stay in transition
@@ -155,6 +155,11 @@ class Transitions:
         # Memory that is not back counts as somebody else's from now on, before anything is loaded into it.
         self._survey(spec.name)
         self._feed(Stopped(spec.name))
+
+    def _ended(self, event: Loaded | LoadFailed | Slept | SleepFailed | Woken | WakeFailed) -> None:
+        """Tell the core, unless a stop was ordered in this very turn of the loop (the engine died, say)."""
+        if self._tasks[event.model] is asyncio.current_task():
+            self._feed(event)
 
     def _watch(self, engine: Engine) -> None:
         async def watch() -> None:
@@ -172,7 +177,7 @@ class Transitions:
         return f"{type(error).__name__}: {error}"
 
 
-async def _ended(tasks: Iterable[asyncio.Task[None]]) -> None:
+async def _called_off(tasks: Iterable[asyncio.Task[None]]) -> None:
     tasks = list(tasks)
     for task in tasks:
         task.cancel()

@@ -13,7 +13,8 @@ from typing import Any
 from arena_server.app import Daemon, build
 from arena_server.blueprint import Blueprint
 from arena_server.clock import Clock
-from arena_server.config import Config
+from arena_server.config import Config, load_config
+from arena_server.engine.base import LoadFacts
 from arena_server.measurements import MeasurementStore
 from arena_server.pool.pool import Pool
 from arena_server.pool.views import ModelView
@@ -33,6 +34,27 @@ MODELS: Mapping[str, Mapping[str, Any]] = {
 }
 
 
+ASLEEP_BYTES = 1 << 30
+KV_CACHE_BYTES = 20 << 30
+WEIGHTS_BYTES = 10 << 30
+# Sleeping models' weights: beyond what any test's models need, whatever this machine has.
+SLEEP_MEMORY_BYTES = 1 << 40
+
+
+class SimulatedProbe(FakeProbe):
+    """GPUs in whose memory is what a `SimulatedMemory` says, beside what the test adds in `uses`."""
+
+    def __init__(self, memory: SimulatedMemory) -> None:
+        totals = set(memory.totals.values())
+        assert len(totals) == 1, "the devices of a FakeProbe are alike"
+        super().__init__(len(memory.totals), totals.pop())
+        self.memory = memory
+
+    def used_bytes(self, index: int) -> int:
+        """See `MemoryProbe`."""
+        return super().used_bytes(index) + self.memory.used_bytes(index)
+
+
 class Hands:
     """A clock that the test moves."""
 
@@ -45,10 +67,11 @@ class Hands:
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """A daemon's parts over fake engines. `engines` are those made last."""
+    """A daemon's parts over fake engines. `engines` are those made last, `made` all that ever were."""
 
     config: Config
     engines: dict[str, FakeEngine]
+    made: list[FakeEngine]
     probe: FakeProbe
     daemon: Daemon
 
@@ -67,7 +90,7 @@ class Parts:
 
     def open_gates(self) -> None:
         """Let everything that a test holds go on."""
-        for engine in self.engines.values():
+        for engine in self.made:
             for gate in (engine.load_gate, engine.chunks, engine.sleep_gate, engine.wake_gate, engine.stop_gate):
                 gate.release()
 
@@ -96,24 +119,34 @@ def parts(
     store: MeasurementStore | None = None,
     probe: FakeProbe | None = None,
     memory: SimulatedMemory | None = None,
+    file: Path | None = None,
     **sections: Any,
 ) -> Iterator[Parts]:
-    """Pool and engines; `sections` are the rest of the configuration. The caller closes the pool."""
-    config = config_of(models, **sections)
-    probe = probe or FakeProbe()
+    """Pool and engines; `sections` are the rest of the configuration. The caller closes the pool.
+
+    The engines share `memory`, whose figures the probe then has. With a `file`, that is the configuration.
+    """
+    config = config_of(models, **sections) if file is None else load_config(file)
+    probe = probe or (FakeProbe() if memory is None else SimulatedProbe(memory))
     engines: dict[str, FakeEngine] = {}
     numbers = itertools.count()
     made: list[FakeEngine] = []
     # Short, as Unix sockets lie in it.
     with tempfile.TemporaryDirectory(prefix="arena-") as directory:
 
-        def make_engine(name: str, _: Blueprint) -> FakeEngine:
-            engines[name] = FakeEngine(name, Path(directory, str(next(numbers))), memory)
-            made.append(engines[name])
-            return engines[name]
+        def make_engine(name: str, blueprint: Blueprint) -> FakeEngine:
+            engine = FakeEngine(name, Path(directory, str(next(numbers))), memory, devices=blueprint.homes[name])
+            if memory is not None:
+                # All that it may have, as vLLM's have.
+                engine.awake_bytes = int(TOTAL_BYTES * blueprint.config.models[name].gpu_memory_utilization)
+                engine.asleep_bytes = ASLEEP_BYTES
+                engine.facts = LoadFacts(KV_CACHE_BYTES, WEIGHTS_BYTES)
+            engines[name] = engine
+            made.append(engine)
+            return engine
 
         daemon = build(config, probe, store or MeasurementStore(None), make_engine, None, clock)
-        yield Parts(config, engines, probe, daemon)
+        yield Parts(config, engines, made, probe, daemon)
     for engine in made:
         assert not engine.faults
 
@@ -136,7 +169,7 @@ async def running_daemon(models: Mapping[str, Mapping[str, Any]] = MODELS, **res
     """A daemon of fake engines on a real port."""
     with parts(models, **rest) as joined:
         async with serving(joined.daemon.app, joined.pool) as port:
-            daemon = FakeDaemon(joined.config, joined.engines, joined.probe, joined.daemon, port)
+            daemon = FakeDaemon(joined.config, joined.engines, joined.made, joined.probe, joined.daemon, port)
             try:
                 yield daemon
             finally:
