@@ -49,15 +49,14 @@ class Daemon:
         self.log = directory / "daemon.log"
         self.run_dir = directory / "run"
         # short: Unix sockets live below it
-        content = {
+        self._content = {
             "server": {"port": self.port, **config.pop("server", {})},
             "state_dir": str(directory / "state"),
             "run_dir": str(self.run_dir),
-            "models": dict(models),
             **config,
         }
         self.config = directory / "arena.yaml"
-        self.config.write_text(yaml.safe_dump(content, sort_keys=False))
+        self.configure(models)
         self.process: subprocess.Popen[bytes] | None = None
         self._seen: set[psutil.Process] = set()
 
@@ -67,10 +66,32 @@ class Daemon:
 
     def __exit__(self, *_: object) -> None:
         if self.process is not None and self.process.poll() is None:
-            self.note_processes()
-            self.process.send_signal(signal.SIGTERM)
-            assert self.process.wait(60) == 0, self.tail()
+            self.end()
         assert not self.left(), "processes outlived the daemon"
+
+    def configure(self, models: Mapping[str, Any], **config: Any) -> None:
+        """Write the configuration with these models and other sections; a running daemon reads it at SIGHUP."""
+        content = {**self._content, **config, "models": dict(models)}
+        self.config.write_text(yaml.safe_dump(content, sort_keys=False))
+
+    def hang_up(self) -> str:
+        """SIGHUP; returns what it says of the configuration."""
+        assert self.process is not None
+        heard = len(self._reloads())
+        self.process.send_signal(signal.SIGHUP)
+        self.wait_until(lambda: len(self._reloads()) > heard, "the configuration to be read")
+        return self._reloads()[-1]
+
+    def _reloads(self) -> list[str]:
+        said = (f"{self.config} read again: ", "The configuration stays as it was: ")
+        return [line for line in self.log.read_text().splitlines() if any(s in line for s in said)]
+
+    def end(self) -> None:
+        """SIGTERM, and wait for its end; `start` starts it again."""
+        assert self.process is not None
+        self.note_processes()
+        self.process.send_signal(signal.SIGTERM)
+        assert self.process.wait(60) == 0, self.tail()
 
     def start(self, wait_s: float = 20) -> None:
         """Start it, and wait until it answers /health."""
@@ -110,6 +131,11 @@ class Daemon:
         """One model of `GET /health`."""
         state: dict[str, Any] = self.health()["models"][name]
         return state
+
+    def known(self, name: str) -> dict[str, Any]:
+        """One model of `GET /admin/pool`."""
+        model: dict[str, Any] = next(m for m in self.get("/admin/pool")["models"] if m["name"] == name)
+        return model
 
     def loads(self, name: str) -> int:
         """How often the model has been loaded so far."""

@@ -37,16 +37,23 @@ async def greedy(client: aiohttp.ClientSession, model: str) -> str:
 
 
 class Stream:
-    """A streamed completion in the background; `begun` is set by its first token."""
+    """A streamed completion in the background; `begun` is set by its first token, `halfway` in its middle."""
 
     def __init__(self, client: aiohttp.ClientSession, model: str, tokens: int) -> None:
         self.begun = asyncio.Event()
+        self.halfway = asyncio.Event()
         self.times: list[float] = []
         self.usage: dict[str, int] | None = None
         self.errors: list[dict[str, Any]] = []
         self.task = asyncio.create_task(self._run(client, model, tokens))
 
     async def _run(self, client: aiohttp.ClientSession, model: str, tokens: int) -> None:
+        try:
+            await self._read(client, model, tokens)
+        finally:
+            self.halfway.set()  # several tokens may have come in one event
+
+    async def _read(self, client: aiohttp.ClientSession, model: str, tokens: int) -> None:
         body = {
             "model": model, "prompt": "Tell me", "max_tokens": tokens, "ignore_eos": True,
             "stream": True, "stream_options": {"include_usage": True},
@@ -54,9 +61,9 @@ class Stream:
         async with client.post("/v1/completions", json=body) as response:
             assert response.status == 200, await response.text()
             async for line in response.content:
-                text = line.decode().strip().removeprefix("data: ")
-                if not text or text == "[DONE]":
-                    continue
+                field, _, text = line.decode().strip().partition(": ")
+                if field != "data" or text == "[DONE]":
+                    continue  # comments tell what a request waits for
                 event = json.loads(text)
                 if "error" in event:
                     self.errors.append(event["error"])
@@ -64,6 +71,8 @@ class Stream:
                 self.usage = event.get("usage") or self.usage
                 self.times.append(time.monotonic())
                 self.begun.set()
+                if len(self.times) >= tokens // 2:
+                    self.halfway.set()
 
 
 async def test_two_models_answer_at_the_same_time(daemon: Daemon, client: aiohttp.ClientSession) -> None:
