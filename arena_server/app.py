@@ -83,7 +83,8 @@ def serve(config: Config) -> int:
         _announce(config, probe, listener)
         # Uvicorn raises the signal that ended it once more at its end, for handlers that were there before its own:
         # the default ones would end the process before what is below.
-        for sig in (signal.SIGINT, signal.SIGTERM):
+        # (SIGHUP: one that comes before the lifespan has set its own would end the process, too.)
+        for sig in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(sig, lambda *_: None)
         server(config, daemon).run(sockets=[listener])
     finally:
