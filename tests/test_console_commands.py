@@ -208,7 +208,7 @@ def test_reload_says_what_changed() -> None:
         daemon.say("POST /admin/reload", reply(nothing), reply(much))
         done = [console("reload", "--url", daemon.url) for _ in range(2)]
     assert [(d.returncode, d.stderr) for d in done] == [(0, "")] * 2
-    assert done[0].stdout == "nothing has changed\n"
+    assert done[0].stdout == "no model has changed\n"
     assert done[1].stdout.splitlines() == [
         "added: b, c",
         "removed: d",

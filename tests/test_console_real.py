@@ -105,7 +105,7 @@ async def test_what_can_never_be_awake_is_not_waited_for(daemon: FakeDaemon) -> 
 
 async def test_a_reload_says_what_changed(daemon: FakeDaemon) -> None:
     file = daemon.config.file
-    assert (await run(daemon, "reload")).stdout == "nothing has changed\n"
+    assert (await run(daemon, "reload")).stdout == "no model has changed\n"
     write(file, delta={"model": "org/delta", "gpu_memory_utilization": 0.2})
     assert (await run(daemon, "reload")).stdout == "added: delta\n"
     file.write_text("models: {}\npoool: 1\n")

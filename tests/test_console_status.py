@@ -108,6 +108,11 @@ def test_a_device_shows_whose_its_memory_is() -> None:
     assert words(legend) == "█ awake 96.0 ▒ asleep 2.0 # others 7.0 · free 28.0 NVIDIA H200 others: python 4242 7.0"
 
 
+def test_the_hosts_ram_is_not_called_a_gpu() -> None:
+    without_gpu = picture(devices=[device_json(name="host RAM")])
+    assert not any(line.startswith("GPU") for line in lines(Scene(URL, without_gpu, ())))
+
+
 def test_a_blocked_device_gives_its_reason_in_red() -> None:
     blocked = picture(devices=[device_json(blocked="python 977 holds 100 GiB", used_bytes=None)])
     drawn = screen(Scene(URL, blocked, ()), 100, 24)

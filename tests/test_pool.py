@@ -231,8 +231,9 @@ async def test_the_view_of_a_model_shows_each_stage_of_its_life() -> None:
     clock = Hands()
     async with running_pool(clock=clock) as pool:
         alpha = pool.engines["alpha"]
+        clock.time += 2
         cold = pool.view("alpha")
-        assert (cold.residency, cold.running, cold.waiting) == (Residency.COLD, 0, 0)
+        assert (cold.residency, cold.since_s, cold.running, cold.waiting) == (Residency.COLD, 2.0, 0, 0)
         assert (cold.idle_s, cold.times.load_s, cold.loading, cold.error, cold.retry_in_s) == (None,) * 5
         alpha.load_gate.hold()
         task = ask(pool, "alpha")

@@ -44,7 +44,7 @@ def reload(url: str) -> int:
         if names:
             print(f"{what}: {', '.join(map(clean, names))}")
     if not (done.added or done.removed or done.changed or done.needs_restart):
-        print("nothing has changed")
+        print("no model has changed")
     if done.needs_restart:
         print(f"changed, but only a restart of the daemon will apply it: {', '.join(map(clean, done.needs_restart))}")
     return 0

@@ -123,7 +123,9 @@ def _device(device: Device, picture: Picture, width: int, brief: bool) -> list[T
     tail = f" {used} of {gib(device.total_bytes)} GiB used"
     if brief:
         tail = " " + " ".join(f"{p.letter}{gib(p.size)}" for p in parts) + f" used {used} of {gib(device.total_bytes)}"
-    result = [_bar_line(f"GPU {device.index}", parts, device.total_bytes, tail, width)]
+    # Where there is no GPU the daemon takes the host's RAM for device 0, and names it so.
+    label = "CPU" if device.name == "host RAM" else f"GPU {device.index}"
+    result = [_bar_line(label, parts, device.total_bytes, tail, width)]
     if not brief:
         result.append(_legend(device, parts))
     if device.blocked is not None:

@@ -113,6 +113,7 @@ class Pool:
         self._core = core
         self._records = records
         self._clock = clock
+        self._began = clock.now()
         self._memory = memory
         self._survey = Survey(memory, core, self._feed, reserve_bytes or {})
         self._transitions = Transitions(self._engines, memory, records, clock, self._feed, self._survey.look)
@@ -246,7 +247,13 @@ class Pool:
     def view(self) -> PoolView:
         """Everything the pool knows, now."""
         return pool_view(
-            self._core, self._engines, self._memory, self._records, self._survey.outside, self._clock.now()
+            self._core,
+            self._engines,
+            self._memory,
+            self._records,
+            self._survey.outside,
+            self._began,
+            self._clock.now(),
         )
 
     @property

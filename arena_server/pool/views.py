@@ -94,14 +94,15 @@ def pool_view(
     memory: DeviceMemory,
     records: Records,
     outside: Mapping[int, Outside],
+    began: float,
     now: float,
 ) -> PoolView:
-    """The view of all these at the time `now`."""
+    """The view of all these at the time `now`; the pool is there since the time `began`."""
     return PoolView(
         closing=core.closing,
         limits=core.limits,
         max_awake_models=core.ledger.budget.max_awake,
-        models=[_model_view(core, m, engines[m.name], memory, records, now) for m in core.models.values()],
+        models=[_model_view(core, m, engines[m.name], memory, records, began, now) for m in core.models.values()],
         devices=[_device_view(core, device, outside.get(device)) for device in core.ledger.budget.device_bytes],
         sleep_budget_bytes=core.ledger.budget.host_bytes,
         sleep_reserved_bytes=core.ledger.host_reserved,
@@ -111,13 +112,13 @@ def pool_view(
 
 
 def _model_view(
-    core: PoolCore, model: Model, engine: Engine, memory: DeviceMemory, records: Records, now: float
+    core: PoolCore, model: Model, engine: Engine, memory: DeviceMemory, records: Records, began: float, now: float
 ) -> ModelView:
     leaves = model.draining is not None or model.dismissed is not None
     return ModelView(
         name=model.name,
         residency=model.residency,
-        since_s=now - model.since,
+        since_s=now - max(model.since, began),  # one that never moved is where it is since then
         pinned=model.spec.pinned,
         draining=model.why if leaves else None,
         running=len(model.leases),
