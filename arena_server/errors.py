@@ -79,6 +79,14 @@ class ModelsDoNotFitTogether(ArenaError):
     code = "models_do_not_fit_together"
 
 
+class CrossSite(ArenaError):
+    """A web page of another site has its visitor's browser give an order."""
+
+    status = 403
+    kind = "invalid_request_error"
+    code = "cross_site"
+
+
 class Conflict(ArenaError):
     """What is asked of a model cannot be done in the state it is in."""
 

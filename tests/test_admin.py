@@ -457,3 +457,11 @@ async def test_orders_do_not_wait_for_what_they_cause(daemon: FakeDaemon) -> Non
     assert daemon.engines["beta"].loads == 0
     daemon.engines["alpha"].load_gate.release()
     await comes_to(daemon, "beta", Residency.AWAKE)
+
+
+@pytest.mark.parametrize(
+    ("site", "status"), [("cross-site", 403), ("same-site", 403), ("same-origin", 202), ("none", 202)]
+)
+async def test_pages_of_other_sites_give_no_orders(daemon: FakeDaemon, site: str, status: int) -> None:
+    answer = await once(daemon.port, "POST", "/admin/models/alpha/stop", headers=[("sec-fetch-site", site)])
+    assert answer.status == status

@@ -8,14 +8,14 @@ from dataclasses import asdict
 from typing import Any
 
 import psutil
-from fastapi import APIRouter
+from fastapi import APIRouter, Depends, Request
 from pydantic import BaseModel
 from sse_starlette import EventSourceResponse
 
 from arena_server import __version__
 from arena_server.api.names import Catalogue
 from arena_server.clock import Clock
-from arena_server.errors import ArenaError
+from arena_server.errors import ArenaError, CrossSite
 from arena_server.gpu.probe import MemoryProbe, ProbeError
 from arena_server.pool.pool import Pool
 from arena_server.pool.views import DeviceView, ModelView
@@ -33,6 +33,12 @@ class Reloaded(BaseModel):
     needs_restart: list[str]
 
 
+def refuse_cross_site(request: Request) -> None:
+    """Any page could else have its visitor's browser give orders (W3C, Fetch Metadata). Raises CrossSite."""
+    if request.headers.get("sec-fetch-site", "none") not in ("none", "same-origin"):
+        raise CrossSite("Orders are not taken from pages of other sites.")
+
+
 def admin_router(
     pool: Pool,
     probe: MemoryProbe,
@@ -41,7 +47,7 @@ def admin_router(
     reload: Callable[[], Awaitable[Reloaded]] | None,
 ) -> APIRouter:
     """The routes; `reload` reads the configuration again (None: there is no file to read)."""
-    router = APIRouter(prefix="/admin", tags=["admin"])
+    router = APIRouter(prefix="/admin", tags=["admin"], dependencies=[Depends(refuse_cross_site)])
     started = clock.now()
 
     def model_json(view: ModelView) -> dict[str, Any]:
