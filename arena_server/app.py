@@ -140,10 +140,11 @@ def build(
             if launcher is not None:
                 await launcher.warm_up()
                 _on_sighup(reloader)
+            pool.look_at_devices()  # before anything is loaded beside what others hold
             if probe.gpu:
                 background.append(asyncio.create_task(pool.watch_devices()))
             for name in (n for n, m in config.models.items() if m.preload):
-                pool.load(name)
+                _preload(pool, name)
             yield
         finally:
             for task in background:
@@ -158,6 +159,13 @@ def build(
     app.include_router(openai_router(pool, catalogue, config.server.max_body_bytes, config.pool.wait_notice_s))
     app.include_router(admin_router(pool, probe, catalogue, clock, reloader.reload))
     return Daemon(pool, app, reloader)
+
+
+def _preload(pool: Pool, name: str) -> None:
+    try:
+        pool.load(name)
+    except ArenaError as e:  # a queue of one place, say: no reason not to serve
+        logger.error("Preloading %s: %s", name, e)
 
 
 def _on_sighup(reloader: Reloader) -> None:

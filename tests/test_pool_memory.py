@@ -166,3 +166,21 @@ async def test_a_device_that_cannot_be_asked_does_not_block_its_models_for_ever(
     alpha.before_load = lambda: None
     pool.probe.used = 0
     await use(pool, "beta")
+
+
+async def test_the_load_after_another_sees_what_others_took_meanwhile(pool: Parts) -> None:
+    alpha = pool.engines["alpha"]
+
+    def take() -> None:
+        for pid in [*alpha.pids, 4242]:
+            pool.probe.start(pid, SIZE // len(alpha.pids))
+
+    alpha.before_load, alpha.after_load = lambda: None, take
+    alpha.load_gate.hold()
+    first, second = ask(pool, "alpha"), ask(pool, "beta")
+    await until(lambda: alpha.progress, "the first load to begin")
+    alpha.load_gate.release()
+    (await first).release()
+    await turns()
+    assert pool.engines["beta"].loads == 0
+    second.cancel()

@@ -11,7 +11,7 @@ import pytest
 from arena_server.gpu.probe import ProbeError
 from arena_server.pool import survey
 from arena_server.pool.residency import Residency
-from tests.support.daemon_app import MODELS, TOTAL_BYTES, Parts, running_pool
+from tests.support.daemon_app import MODELS, TOTAL_BYTES, Parts, running_daemon, running_pool
 from tests.support.fake_probe import FakeProbe
 from tests.support.gate import turns, until
 from tests.support.leases import ask, use
@@ -140,3 +140,21 @@ async def test_host_ram_is_not_looked_at() -> None:
         parts.probe.uses[0] = 90 * GIB
         assert look(parts) == {}
         await use(parts, "alpha")
+
+
+async def test_what_others_hold_is_known_before_the_first_preload() -> None:
+    probe = FakeProbe()
+    probe.start(4242, 90 << 30)
+    models = {"alpha": {"model": "org/alpha", "gpu_memory_utilization": 0.4, "preload": True}}
+    async with running_daemon(models, probe=probe) as daemon:
+        await turns()
+        assert daemon.engines["alpha"].loads == 0
+        assert daemon.pool.view().devices[0].blocked
+
+
+async def test_preloads_that_find_the_queue_full_do_not_keep_the_daemon_from_serving() -> None:
+    models = {
+        name: {"model": f"org/{name}", "gpu_memory_utilization": 0.4, "preload": True} for name in ("alpha", "beta")
+    }
+    async with running_daemon(models, pool={"max_queue": 1}) as daemon:
+        await until(lambda: daemon.view("alpha").residency is Residency.AWAKE, "the first to be loaded")

@@ -122,7 +122,13 @@ class VllmEngine:
             raise EngineError(f"the model folder {command.model} does not exist")
         importing = self._progress = LoadProgress("importing vLLM")
         self._directory.mkdir(mode=0o700, parents=True)
-        self._process = await self._launch(command)
+        try:
+            async with asyncio.timeout(self._load_timeout_s):
+                self._process = await self._launch(command)
+        except TimeoutError:
+            raise EngineError(
+                f"no process after {self._load_timeout_s:g} s (pool.load_timeout_s): the zygote does not answer"
+            ) from None
         if self._progress is importing:  # it may have said more by now
             self._progress = LoadProgress("starting")
         socket = self._directory / "http.sock"

@@ -19,7 +19,7 @@ from arena_server.pool.events import (
     Stop,
     Wake,
 )
-from arena_server.pool.ledger import Budget, Footprint, Ledger
+from arena_server.pool.ledger import Budget, Footprint, Holding, Ledger
 from arena_server.pool.residency import IN_TRANSITION, Residency, move
 from arena_server.pool.state import Model, Waiter
 
@@ -47,8 +47,19 @@ class Books:
         return [m for name in sorted(waiter.models) if not (m := self.models[name]).coming]
 
     def _first_lacking(self) -> int | None:
-        """The ticket of the oldest waiter for which something has still to be done."""
-        return next((w.ticket for w in self.queue if self._needs(w)), None)
+        """The ticket of the oldest waiter for which something has still to be done, and can be."""
+        return next((w.ticket for w in self.queue if self._needs(w) and not self._hopeless(w)), None)
+
+    def _hopeless(self, waiter: Waiter) -> bool:
+        """Whether others hold so much that its models would not fit now even if all the rest left.
+
+        It keeps its place, but nobody waits behind it: else one program on a GPU would end all swaps of the daemon.
+        """
+        if not self.ledger.outside:
+            return False
+        names = {*waiter.models, *(name for name, m in self.models.items() if m.spec.pinned)}
+        alone = Ledger(self.ledger.budget, outside=self.ledger.outside)
+        return bool(alone.shortage({name: Holding(self.models[name].spec.footprint) for name in names}))
 
     def _at_rest(self, footprint: Footprint) -> bool:
         """Whether none of these devices has a transition under way."""

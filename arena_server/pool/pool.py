@@ -261,8 +261,12 @@ class Pool:
         """Whether it takes no more requests."""
         return self._core.closing
 
+    def look_at_devices(self) -> None:
+        """Look at what others do on the devices."""
+        self._survey.look()
+
     async def watch_devices(self) -> None:
-        """Look at what others do on the devices, now and again, for ever."""
+        """Look at them now and again, for ever."""
         await self._survey.run()
 
     # Ending
@@ -340,6 +344,7 @@ class Pool:
                 logger.info("%s has a new configuration", name)
             case Removed(name):
                 del self._engines[name]
+                self._successors.pop(name, None)
                 self._records.forget(name)
                 logger.info("%s is no longer configured", name)
 

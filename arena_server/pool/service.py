@@ -56,7 +56,13 @@ class Service(Books):
         plan = self.ledger.copy()  # what is held, and what those before will need
         claimed: set[int] = set()  # devices whose next transition belongs to somebody older
         counted_on: set[str] = set()
+        seen: set[frozenset[str]] = set()
         for waiter in self.queue:
+            if waiter.models in seen:
+                continue  # what there was to do for them is done; a long queue must not cost each event its length
+            seen.add(waiter.models)
+            if self._hopeless(waiter):
+                continue
             counted_on |= waiter.models
             needs = self._needs(waiter)
             if not needs:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 
 from arena_server.clock import Clock
 from arena_server.engine.base import Engine, EngineError
@@ -110,8 +110,8 @@ class Transitions:
             load_s=took_s,
             kv_cache_bytes=known.kv_cache_bytes if facts.kv_cache_bytes is None else facts.kv_cache_bytes,
             weights_bytes=known.weights_bytes if facts.weights_bytes is None else facts.weights_bytes,
-            load_peak_bytes=readings.load_peak_bytes,
-            awake_bytes=readings.awake_bytes,
+            load_peak_bytes=_on(spec, readings.load_peak_bytes) or known.load_peak_bytes,
+            awake_bytes=_on(spec, readings.awake_bytes) or known.awake_bytes,
         )
 
     async def _sleep(self, engine: Engine, spec: ModelSpec) -> None:
@@ -124,7 +124,7 @@ class Transitions:
             return
         took_s = self._clock.now() - began
         self._memory.note_asleep(name, devices, engine.pids)
-        asleep = self._memory.readings(name).asleep_bytes
+        asleep = _on(spec, self._memory.readings(name).asleep_bytes)
         logger.info("%s is asleep after %.1f s", name, took_s)
         self._records.note(name, sleep_s=took_s, asleep_bytes=asleep)
         self._ended(Slept(name, asleep if asleep.keys() == devices.keys() else None))
@@ -159,6 +159,9 @@ class Transitions:
     def _ended(self, event: Loaded | LoadFailed | Slept | SleepFailed | Woken | WakeFailed) -> None:
         """Tell the core, unless a stop was ordered in this very turn of the loop (the engine died, say)."""
         if self._tasks[event.model] is asyncio.current_task():
+            if isinstance(event, Loaded | Slept | Woken):
+                # The next load may begin in this very step: others may have taken memory since the last look.
+                self._survey(event.model)
             self._feed(event)
 
     def _watch(self, engine: Engine) -> None:
@@ -175,6 +178,11 @@ class Transitions:
             return str(error)
         logger.error("%s", what, exc_info=error)
         return f"{type(error).__name__}: {error}"
+
+
+def _on(spec: ModelSpec, by_device: Mapping[int, int]) -> dict[int, int]:
+    """What was measured on the model's devices: it may have been elsewhere before its configuration changed."""
+    return {device: n for device, n in by_device.items() if device in spec.footprint}
 
 
 async def _called_off(tasks: Iterable[asyncio.Task[None]]) -> None:

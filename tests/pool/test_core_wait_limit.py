@@ -191,17 +191,6 @@ def one_that_goes_never_finishes_and_another_wants_its_room() -> World:
     return world
 
 
-def one_waits_behind_another_that_cannot_be_served() -> World:
-    world = scene("a", model("b", {1: 1}), model("c", {1: 1}), room=(1, 1), max_wait_s=30.0)
-    wake(world, "b")
-    world.outside({0: 1})
-    world.request("a")
-    world.tick(1.0)
-    world.request("c")
-    assert world.at(AWAKE) == ["b"]
-    return world
-
-
 def a_model_came_up_for_a_pair_whose_other_half_hangs() -> World:
     world = scene("a", "b", "c", max_wait_s=30.0)
     world.request("a", "b")
@@ -233,7 +222,6 @@ SITUATIONS = [
     one_that_changes_never_finishes,
     one_that_changes_hangs_while_its_load_is_called_off,
     one_that_goes_never_finishes_and_another_wants_its_room,
-    one_waits_behind_another_that_cannot_be_served,
     a_model_came_up_for_a_pair_whose_other_half_hangs,
 ]
 hanging = pytest.mark.parametrize("situation", SITUATIONS, ids=lambda situation: situation.__name__)
@@ -276,11 +264,26 @@ def test_when_nobody_waits_any_more_nothing_is_due(situation: Callable[[], World
     assert world.deadline() == math.inf
 
 
-def test_one_behind_another_that_cannot_be_served_is_served_in_what_is_left_of_its_time() -> None:
-    world = one_waits_behind_another_that_cannot_be_served()
-    (first, second) = world.waiting
-    world.tick(until=world.deadline())
-    assert world.refused[first].refusal is Refusal.WAIT_LIMIT
+def test_nobody_waits_behind_one_that_cannot_be_served_because_of_others() -> None:
+    world = scene("a", model("b", {1: 1}), model("c", {1: 1}), room=(1, 1), max_wait_s=30.0)
+    wake(world, "b")
+    world.outside({0: 1})
+    first = world.request("a")
+    world.tick(1.0)
+    second = world.request("c")
     assert world.at(STOPPING) == ["b"]
     finish_transitions(world)
     assert world.granted(second)
+    world.outside({})
+    assert world.at(LOADING) == ["a"], "it kept its place"
+    finish_transitions(world)
+    assert world.granted(first)
+
+
+def test_room_that_is_free_is_not_kept_for_one_that_cannot_be_served_because_of_others() -> None:
+    world = scene(model("big", {0: 10}), model("small", {0: 2}), room=10)
+    world.outside({0: 1})
+    world.request("big")
+    small = world.request("small")
+    finish_transitions(world)
+    assert world.granted(small)

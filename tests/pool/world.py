@@ -316,7 +316,14 @@ class World:
         ]
 
     def _first_lacking(self) -> int | None:
-        return next((ticket for ticket, names in self.waiting.items() if self._lacks(names)), None)
+        return next((t for t, names in self.waiting.items() if self._lacks(names) and not self._hopeless(names)), None)
+
+    def _hopeless(self, names: Iterable[str]) -> bool:
+        """Whether others hold so much that these could not come up beside what is pinned alone."""
+        pinned = [name for name, m in self.models.items() if m.spec.pinned]
+        short = self._short_of(Holding(self.models[name].spec.footprint) for name in {*names, *pinned})
+        devices = {d for name in {*names, *pinned} for d in self.models[name].spec.footprint}
+        return bool(self.outside_bytes) and not short.isdisjoint({*devices, "places"})
 
     def _holdings(self, changed: dict[str, Holding]) -> list[Holding]:
         """What all hold, those in `changed` instead of what they hold now."""
@@ -415,6 +422,8 @@ class World:
         require(short.isdisjoint(grows), f"over budget: no room for {name}")
         older: list[str] = []
         for names in self.waiting.values():
+            if self._hopeless(names):
+                continue
             if name in names:
                 break
             older += self._lacks(names)
@@ -431,6 +440,8 @@ class World:
         used = any(name in names for names in self.live.values()) or model.owed or model.spec.pinned
         counted_on = False
         for names in self.waiting.values():
+            if self._hopeless(names):
+                continue
             counted_on = counted_on or name in names
             if loading in names:
                 break
@@ -489,7 +500,9 @@ class World:
         evictor = self._first_lacking()
         if evictor is None:
             raise Violation(f"{name} was evicted for nobody")
-        counted_on = {n for ticket, names in self.waiting.items() if ticket <= evictor for n in names}
+        counted_on = {
+            n for t, names in self.waiting.items() if t <= evictor and not self._hopeless(names) for n in names
+        }
         require(name not in counted_on, f"{name} was evicted though an older waiter, or the evictor, counts on it")
         changed = {n: self.models[n].awake for n in self._lacks(self.waiting[evictor])}
         gone = {n: NOTHING for n, m in self.models.items() if n in leaving or self._could_be_stopped(n, m, counted_on)}
@@ -511,7 +524,12 @@ class World:
             return
         require(not model.spec.pinned, f"{name} is pinned and was stopped")
         evictor = self._first_lacking()
-        counted_on = {n for t, names in self.waiting.items() if evictor and t <= evictor for n in names}
+        counted_on = {
+            n
+            for t, names in self.waiting.items()
+            if evictor and t <= evictor and not self._hopeless(names)
+            for n in names
+        }
         require(name not in counted_on, f"{name} was stopped in its sleep though somebody counts on it")
         changed = dict.fromkeys(self.at(STOPPING), NOTHING)
         if evictor is not None:
