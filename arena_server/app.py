@@ -102,6 +102,9 @@ def server(config: Config, daemon: Daemon) -> Server:
         log_config=None,
         access_log=False,
         server_header=False,
+        # Uvicorn's 5 s are just what OpenAI's client (httpx) keeps an idle connection for, and less than nginx's 60:
+        # a request sent as the connection closes fails, though the daemon is well.
+        timeout_keep_alive=75,
         timeout_graceful_shutdown=math.ceil(config.server.shutdown_grace_s),
     )
     return Server(settings, daemon.pool)
