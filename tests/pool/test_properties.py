@@ -55,7 +55,7 @@ CAUGHT_BY = {
     mutations.SleepsUnderLease: "under a lease",
     mutations.LeasedThoughDismissed: "though it was told to leave",
     mutations.NeedlessStops: "in its sleep in vain",
-    mutations.OutsideIgnored: "over budget",
+    mutations.OutsideIgnored: "over budget|starts for nobody",
     mutations.RetriesInFullHouse: "loads again beside idle",
     mutations.WaitsForEver: "longer than the wait limit",
     mutations.SidesHeldTogether: "stranded|leaked|starved|never granted",
