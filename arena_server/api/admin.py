@@ -15,7 +15,7 @@ from sse_starlette import EventSourceResponse
 from arena_server import __version__
 from arena_server.api.names import Catalogue
 from arena_server.clock import Clock
-from arena_server.errors import ArenaError, CrossSite
+from arena_server.errors import CrossSite
 from arena_server.gpu.probe import MemoryProbe, ProbeError
 from arena_server.pool.pool import Pool
 from arena_server.pool.views import DeviceView, ModelView
@@ -44,9 +44,9 @@ def admin_router(
     probe: MemoryProbe,
     catalogue: Catalogue,
     clock: Clock,
-    reload: Callable[[], Awaitable[Reloaded]] | None,
+    reload: Callable[[], Awaitable[Reloaded]],
 ) -> APIRouter:
-    """The routes; `reload` reads the configuration again (None: there is no file to read)."""
+    """The routes; `reload` reads the configuration again."""
     router = APIRouter(prefix="/admin", tags=["admin"], dependencies=[Depends(refuse_cross_site)])
     started = clock.now()
 
@@ -134,8 +134,6 @@ def admin_router(
 
     @router.post("/reload", summary="Read the configuration again")
     async def post_reload() -> Reloaded:
-        if reload is None:
-            raise ArenaError("This daemon was not started from a file.")
         return await reload()
 
     return router

@@ -109,18 +109,14 @@ class Books:
 
     # Transitions
 
-    def _start_load(self, model: Model, now: float) -> None:
+    def _bring_up(self, model: Model, now: float) -> None:
+        """Load a cold model, wake one that sleeps."""
         self.ledger.reserve(model.name, model.when_starting)
         model.room_first = False
-        cost_s = model.start_s
-        self._move(model, Residency.LOADING, "a request waits for it", now)
-        self._effects.append(Load(model.name, "a request waits for it", cost_s))
-
-    def _start_wake(self, model: Model, now: float) -> None:
-        self.ledger.reserve(model.name, model.when_starting)
-        cost_s = model.start_s
-        self._move(model, Residency.WAKING, "a request waits for it", now)
-        self._effects.append(Wake(model.name, "a request waits for it", cost_s))
+        why, cost_s = "a request waits for it", model.start_s
+        asleep = model.residency is Residency.ASLEEP
+        self._move(model, Residency.WAKING if asleep else Residency.LOADING, why, now)
+        self._effects.append((Wake if asleep else Load)(model.name, why, cost_s))
 
     def _start_sleep(self, model: Model, why: str, now: float) -> None:
         self._assert_unused(model)

@@ -256,11 +256,6 @@ class Pool:
             self._clock.now(),
         )
 
-    @property
-    def closing(self) -> bool:
-        """Whether it takes no more requests."""
-        return self._core.closing
-
     def look_at_devices(self) -> None:
         """Look at what others do on the devices."""
         self._survey.look()

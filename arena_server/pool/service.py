@@ -206,10 +206,7 @@ class Service(Books):
                 model.room_first and self._idle_around(model, counted_on)
             ):
                 continue
-            if model.residency is Residency.COLD:
-                self._start_load(model, now)
-            else:
-                self._start_wake(model, now)
+            self._bring_up(model, now)
 
     # Leaving for other reasons
 
