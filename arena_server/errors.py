@@ -17,7 +17,7 @@ class ArenaError(Exception):
     `param` the request field at fault, `retry_after_s` the seconds after which a retry may succeed.
     """
 
-    status: ClassVar[int] = 500
+    status: int = 500
     kind: ClassVar[str] = "server_error"
     code: ClassVar[str | None] = None
 
@@ -140,9 +140,10 @@ class EngineRefused(ArenaError):
 
     code = "engine_refused"
 
-    def __init__(self, message: str, engines_own: dict[str, Any] | None = None) -> None:
+    def __init__(self, message: str, engines_own: dict[str, Any] | None = None, status: int = 500) -> None:
         super().__init__(message)
         self._engines_own = engines_own
+        self.status = status if 400 <= status <= 599 else 500
 
     def body(self) -> dict[str, Any]:
         """The engine's `error` object as it came, if it is one."""

@@ -10,7 +10,7 @@ import aiohttp
 import openai
 import pytest
 
-from arena_server.api import relay
+from arena_server.engine import failures
 from tests.support.daemon_app import FakeDaemon, running_daemon
 from tests.support.fake_engine import FakeEngine
 from tests.support.gate import until
@@ -232,7 +232,7 @@ async def test_while_the_client_reads_slowly_it_gets_what_has_come_and_then_the_
 
 
 async def test_an_engine_that_talks_nonsense_is_a_502(daemon: FakeDaemon, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(relay, "HEARS_OF_DEATH_S", 0.01)  # it lives on
+    monkeypatch.setattr(failures, "HEARS_OF_DEATH_S", 0.01)  # it lives on
     alpha = daemon.engines["alpha"]
     alpha.reply = lambda _: Reply([], "nonsense", length=0)
     answer = await post(daemon.port, "/v1/chat/completions", ASK)
@@ -270,7 +270,7 @@ async def test_a_client_that_leaves_before_the_death_is_known_loads_nothing(daem
 async def test_an_engine_that_takes_no_requests_and_does_not_die_is_a_502(
     daemon: FakeDaemon, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(relay, "HEARS_OF_DEATH_S", 0.01)
+    monkeypatch.setattr(failures, "HEARS_OF_DEATH_S", 0.01)
     alpha = daemon.engines["alpha"]
     await use(daemon, "alpha")
     await alpha.vanish()

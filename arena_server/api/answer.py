@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
-from pydantic_core import from_json
 from starlette.types import Send
 
 from arena_server.api.errors import error_event
-from arena_server.errors import ArenaError, EngineRefused
+from arena_server.engine.failures import refused
+from arena_server.errors import ArenaError
 from arena_server.pool.outlook import Outlook
 
 LONGEST_LINE_BYTES = 1 << 20
@@ -92,7 +92,7 @@ class Answer:
         """End, all being well."""
         if self._refusal is not None:
             refusal, self._refusal = bytes(self._refusal), None
-            await self.fail(_refused(self._refusal_status, refusal))
+            await self.fail(refused(self._refusal_status, refusal))
             return
         await self._send({"type": "http.response.body", "body": self._rest, "more_body": False})
 
@@ -108,14 +108,3 @@ class Answer:
             self._rest, self._refusal = b"", None
             await self.add(error_event(error, self._route))
             await self.finish()
-
-
-def _refused(status: int, body: bytes) -> EngineRefused:
-    try:
-        parsed = from_json(body)
-    except ValueError:
-        parsed = None
-    error = parsed.get("error") if isinstance(parsed, dict) else None
-    if isinstance(error, dict):
-        return EngineRefused(str(error.get("message", "")), error)
-    return EngineRefused(f"The engine answered with status {status} instead of a stream of events.")

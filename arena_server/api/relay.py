@@ -7,7 +7,6 @@ the client has gone; then the connection to the engine is closed, on which vLLM 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import Iterable
 
@@ -15,15 +14,13 @@ from fastapi import Response
 from starlette.types import Receive, Scope, Send
 
 from arena_server.api.answer import HOP_BY_HOP, Answer, Header, end_to_end
-from arena_server.engine.base import Engine
 from arena_server.engine.client import EngineClient, EngineLost, EngineUnreachable
+from arena_server.engine.failures import ended, until_known_dead
 from arena_server.errors import ArenaError, EngineDied, ShuttingDown
 from arena_server.pool.pool import Notices, Pool
 
 logger = logging.getLogger(__name__)
 
-# An engine's end is noticed within milliseconds; this is for a machine that is very busy.
-HEARS_OF_DEATH_S = 2.0
 ATTEMPTS = 3
 NOTICE_EVERY_S = 10.0
 
@@ -94,16 +91,12 @@ class RelayedResponse(Response):
             except EngineUnreachable as e:
                 # Its processes are dead and the pool is about to hear of it; what is asked then waits for a new load.
                 logger.debug("The engine of %s is gone: %s", self._model, e)
-                await _until_known_dead(engine)
+                await until_known_dead(engine)
                 return False
             except EngineLost as e:
                 logger.warning("The engine of %s ended while it answered: %s", self._model, e)
-                # Who is told of it may ask again at once, and must not be sent to the dying engine.
-                await _until_known_dead(engine)
-                message = (
-                    f"The engine of model `{self._model}` ended while it answered. The next request starts it again."
-                )
-                raise EngineDied(message, retry_after_s=1) from e
+                await until_known_dead(engine)
+                raise ended(self._model) from e
             except asyncio.CancelledError:
                 # At shutdown, after the grace. (To a client that left, this goes nowhere.)
                 await answer.fail(ShuttingDown("The server is shutting down."))
@@ -116,10 +109,3 @@ class RelayedResponse(Response):
             async for chunk in upstream.chunks():
                 await answer.add(chunk)
         await answer.finish()
-
-
-async def _until_known_dead(engine: Engine) -> None:
-    """Wait until the pool knows of the engine's end, which its connections show some milliseconds earlier."""
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(HEARS_OF_DEATH_S):
-            await engine.died()
