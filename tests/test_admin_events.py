@@ -20,6 +20,7 @@ from arena_server.pool.residency import Residency
 from tests.support.daemon_app import FakeDaemon, running_daemon
 from tests.support.gate import turns, until
 from tests.support.leases import ask, use, waits
+from tests.support.logs import logged
 from tests.support.raw_client import Cut, RawClient, connected
 
 KINDS: dict[str, type[Transition] | type[Decision] | type[QueueChange]] = {
@@ -86,7 +87,7 @@ async def watching(daemon: FakeDaemon, receive_buffer: int | None = None) -> Asy
 async def daemon(caplog: pytest.LogCaptureFixture) -> AsyncIterator[FakeDaemon]:
     async with running_daemon() as running:
         yield running
-    assert [r.getMessage() for r in caplog.records if r.levelno > logging.WARNING] == []
+    assert [r.getMessage() for r in logged(caplog) if r.levelno > logging.WARNING] == []
 
 
 def brief(events: list[Event]) -> list[tuple[Any, ...]]:

@@ -11,6 +11,7 @@ from arena_server.pool.residency import Residency
 from tests.support.daemon_app import FakeDaemon, running_daemon
 from tests.support.gate import turns, until
 from tests.support.leases import stands_still, use
+from tests.support.logs import logged
 from tests.support.raw_client import connected, post
 from tests.support.replies import Received, Reply
 
@@ -29,7 +30,7 @@ async def daemon(caplog: pytest.LogCaptureFixture) -> AsyncIterator[FakeDaemon]:
                 answer = await post(running.port, "/v1/completions", {**ASK, "model": name})
                 assert answer.status == 200
         assert not running.pool._core.leases
-    assert [r.getMessage() for r in caplog.records if r.levelno > logging.WARNING] == []
+    assert [r.getMessage() for r in logged(caplog) if r.levelno > logging.WARNING] == []
 
 
 async def aborted(request: Received) -> None:

@@ -17,6 +17,7 @@ from arena_server.pool.residency import Residency
 from tests.support.daemon_app import FakeDaemon, running_daemon
 from tests.support.gate import turns, until
 from tests.support.leases import use, waits
+from tests.support.logs import logged
 from tests.support.raw_client import RawClient, connected
 from tests.support.replies import DONE, Reply, reply_to, stream, whole
 
@@ -44,7 +45,7 @@ async def daemon(caplog: pytest.LogCaptureFixture) -> AsyncIterator[FakeDaemon]:
         for name in running.engines:
             await running.idle(name)
         assert not running.pool._core.leases
-    assert [r.getMessage() for r in caplog.records if r.exc_info] == []
+    assert [r.getMessage() for r in logged(caplog) if r.exc_info] == []
 
 
 async def noticed(client: RawClient) -> bytes:
