@@ -7,16 +7,11 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
     Field,
     JsonValue,
     PrivateAttr,
@@ -25,7 +20,6 @@ from pydantic import (
     field_validator,
     model_validator,
 )
-from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from arena_server.config_file import (
     Fault,
@@ -38,73 +32,14 @@ from arena_server.config_file import (
     reworded,
     shown,
 )
+from arena_server.config_types import AbsolutePath, ModelName, Origin, Section, absolute, raise_faults, refusal
 from arena_server.errors import ConfigError
 from arena_server.vllm_arguments import OWNED_ENV, device_count, known_arguments, normalise
-
-
-@dataclass(frozen=True, slots=True)
-class Origin:
-    """Where a configuration is read from, and the vLLM arguments it is checked against (None: not checked)."""
-
-    file: Path
-    known_arguments: frozenset[str] | None
-
-
-def _refusal(what: str) -> PydanticCustomError:
-    return PydanticCustomError("arena", "{what}", {"what": what})
-
-
-def _raise_faults(faults: Iterable[Fault], value: object) -> None:
-    """Report several faults from one validator, each under its own key."""
-    errors = [InitErrorDetails(type=_refusal(what), loc=tuple(where), input=value) for where, what in faults]
-    if errors:
-        raise ValidationError.from_exception_data("configuration", errors)
-
-
-def _model_name(name: str) -> str:
-    if not re.fullmatch(r"[A-Za-z0-9/._:@+-]{1,200}", name):
-        raise _refusal("must be 1 to 200 letters, digits and `/ . : - _ @ +`")
-    if {".", ".."} & set(name.split("/")):
-        # It becomes part of a URL, where clients resolve these before they send it.
-        raise _refusal("must not have `.` or `..` between slashes")
-    return name
-
-
-def _path(value: object) -> object:
-    if not isinstance(value, str | Path) or not str(value):
-        raise _refusal(f"must be a path, not {shown(value)}")
-    return Path(value)
-
-
-def _absolute(path: Path, info: ValidationInfo) -> Path:
-    """`~` expanded; a relative path is relative to the configuration file, not to where the daemon starts."""
-    base = info.context.file.parent if isinstance(info.context, Origin) else Path()
-    try:
-        return base.absolute() / path.expanduser()
-    except (RuntimeError, OSError) as e:
-        raise _refusal(f"cannot be resolved: {e}") from None
 
 
 def _default_state_dir() -> Path:
     base = os.environ.get("XDG_STATE_HOME", "")
     return Path(base if os.path.isabs(base) else "~/.local/state") / "arena-server"
-
-
-ModelName = Annotated[str, AfterValidator(_model_name)]
-AbsolutePath = Annotated[Path, BeforeValidator(_path), AfterValidator(_absolute)]
-
-
-class Section(BaseModel):
-    """A mapping in the file: unknown keys are refused, and an empty value means the default."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False, validate_default=True)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _empty_means_default(cls, raw: Any) -> Any:
-        if not isinstance(raw, dict):
-            return raw
-        return {key: value for key, value in raw.items() if value is not None or key not in cls.model_fields}
 
 
 class ServerConfig(Section):
@@ -183,9 +118,9 @@ class ModelConfig(Section):
     @classmethod
     def _resolve_path(cls, model: str, info: ValidationInfo) -> str:
         if model.startswith("-") or not model.isprintable() or model != model.strip():
-            raise _refusal(f"must be a Hugging Face id or a path, not {shown(model)}")
+            raise refusal(f"must be a Hugging Face id or a path, not {shown(model)}")
         is_path = model in (".", "..") or model.startswith(("/", "./", "../", "~"))
-        return str(_absolute(Path(model), info)) if is_path else model
+        return str(absolute(Path(model), info)) if is_path else model
 
     @field_validator("engine_args", mode="before")
     @classmethod
@@ -194,7 +129,7 @@ class ModelConfig(Section):
             return raw
         known = info.context.known_arguments if isinstance(info.context, Origin) else None
         args, faults = normalise(raw, known)
-        _raise_faults((((key,), what) for key, what in faults), raw)
+        raise_faults((((key,), what) for key, what in faults), raw)
         return args
 
     @field_validator("devices", mode="before")
@@ -204,13 +139,13 @@ class ModelConfig(Section):
             return raw
         indices = list(raw) if isinstance(raw, list | tuple) else []
         if not indices or any(type(i) is not int or i < 0 for i in indices):
-            raise _refusal(f"must be `auto` or a list of device numbers such as [0, 1], not {shown(raw)}")
+            raise refusal(f"must be `auto` or a list of device numbers such as [0, 1], not {shown(raw)}")
         if len(set(indices)) < len(indices):
-            raise _refusal("names a device twice (keep one)")
+            raise refusal("names a device twice (keep one)")
         needed = device_count(info.data.get("engine_args", {}))
         if "engine_args" in info.data and len(indices) != needed:
             sizes = "the product of the parallel sizes in `engine_args`"
-            raise _refusal(f"lists {len(indices)}, but the engine runs on {needed} ({sizes})")
+            raise refusal(f"lists {len(indices)}, but the engine runs on {needed} ({sizes})")
         return tuple(indices)
 
     @field_validator("env", mode="before")
@@ -218,7 +153,7 @@ class ModelConfig(Section):
     def _check_env(cls, raw: Any) -> Any:
         if not isinstance(raw, Mapping):
             return raw
-        _raise_faults(_env_faults(raw), raw)
+        raise_faults(_env_faults(raw), raw)
         return {name: str(value) for name, value in raw.items()}
 
 
@@ -235,11 +170,50 @@ def _env_faults(env: Mapping[str, object]) -> Iterator[Fault]:
             yield (name,), f"must be text, not {shown(value)}"
 
 
+class ArenaConfig(Section):
+    """Blind battles, and what is kept of them."""
+
+    database: str | None = Field(
+        default=None, min_length=1, description="SQLAlchemy URL of the votes' database; none: SQLite in `state_dir`"
+    )
+    store_texts: bool = Field(default=False, description="Keep prompts and answers of battles in the database, too")
+    paced: bool = Field(
+        default=True, description="Hide each side's speed: both answers of a battle are let out at one pace"
+    )
+    min_chars_per_s: float = Field(
+        default=40.0, gt=0, description="A paced battle does not wait for a side that is slower than this"
+    )
+    max_chars_per_s: float = Field(
+        default=400.0, gt=0, description="A paced battle lets answers out no faster than this, for each side"
+    )
+    weights: Mapping[ModelName, Annotated[float, Field(ge=0)]] = Field(
+        default_factory=dict, description="How often a model is drawn for battles, against 1 for others; 0: never"
+    )
+    awake_preference: float = Field(
+        default=0.5,
+        ge=0,
+        lt=1,
+        description="Part of the draws that is kept for pairs of awake models",
+    )
+    battle_ttl_s: float = Field(default=3600.0, gt=0, description="Seconds a battle waits for its vote, or next turn")
+    battle_memory_bytes: int = Field(
+        default=256 << 20, ge=1 << 20, description="Memory for the texts of battles; beyond it the oldest are dropped"
+    )
+
+    @model_validator(mode="after")
+    def _bounds_in_order(self) -> Self:
+        if self.min_chars_per_s > self.max_chars_per_s:
+            over = f"is over `max_chars_per_s` ({self.max_chars_per_s:g})"
+            raise_faults([(("min_chars_per_s",), over)], self.min_chars_per_s)
+        return self
+
+
 class Config(Section):
     """The whole configuration."""
 
     server: ServerConfig = Field(default_factory=ServerConfig, description="The public port")
     pool: PoolConfig = Field(default_factory=PoolConfig, description="Who may be awake, and who waits")
+    arena: ArenaConfig = Field(default_factory=ArenaConfig, description="Blind battles, and what is kept of them")
     engine_start: Literal["fork", "spawn"] = Field(
         default="fork", description="How an engine starts: from a process that has imported vLLM already, or anew"
     )
@@ -253,6 +227,12 @@ class Config(Section):
     models: Mapping[ModelName, ModelConfig] = Field(min_length=1, description="the models to serve, by name")
 
     _file: Path = PrivateAttr(Path("configuration"))
+
+    @model_validator(mode="after")
+    def _weights_are_of_models(self) -> Self:
+        unknown = [name for name in self.arena.weights if name not in self.models]
+        raise_faults(((("arena", "weights", name), "is not a configured model") for name in unknown), unknown)
+        return self
 
     @property
     def file(self) -> Path:
@@ -297,7 +277,12 @@ def _fault(error: Any, origin: Origin) -> Fault:
 
 def _section(where: tuple[Key, ...]) -> type[Section]:
     """The section that the key `where` stands in."""
-    sections: dict[Key, type[Section]] = {"server": ServerConfig, "pool": PoolConfig, "models": ModelConfig}
+    sections: dict[Key, type[Section]] = {
+        "server": ServerConfig,
+        "pool": PoolConfig,
+        "arena": ArenaConfig,
+        "models": ModelConfig,
+    }
     return sections[where[0]] if len(where) > 1 else Config
 
 

@@ -18,7 +18,7 @@ from arena_server.pool.pool import EnginePart, Pool
 logger = logging.getLogger(__name__)
 
 # Read at the start alone; of the pool's keys those that engines and routes are made with.
-STARTUP_SECTIONS = ("server", "engine_start", "state_dir", "run_dir", "log_level")
+STARTUP_SECTIONS = ("server", "arena", "engine_start", "state_dir", "run_dir", "log_level")
 STARTUP_POOL_KEYS = ("wait_notice_s", "load_timeout_s", "load_stall_s", "sleep_timeout_s", "progress_stall_s")
 
 

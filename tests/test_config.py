@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from arena_server.config import Config, ModelConfig, Origin, load_config, parse_config
+from arena_server.config import Config, ModelConfig, load_config, parse_config
+from arena_server.config_types import Origin
 from arena_server.errors import ConfigError
 
 FILE = Path("/etc/arena/arena.yaml")
@@ -76,6 +77,17 @@ def test_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
             "sleep_timeout_s": 300.0,
             "progress_stall_s": 180.0,
             "sleep_memory_bytes": None,
+        },
+        "arena": {
+            "database": None,
+            "store_texts": False,
+            "paced": True,
+            "min_chars_per_s": 40.0,
+            "max_chars_per_s": 400.0,
+            "weights": {},
+            "awake_preference": 0.5,
+            "battle_ttl_s": 3600.0,
+            "battle_memory_bytes": 268435456,
         },
         "engine_start": "fork",
         "state_dir": Path("/state/arena-server"),

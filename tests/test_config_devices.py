@@ -9,8 +9,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from arena_server.config import Config, Origin, parse_config
+from arena_server.config import Config, parse_config
 from arena_server.config_devices import check_devices
+from arena_server.config_types import Origin
 from arena_server.devices import DeviceInfo
 from arena_server.errors import ConfigError
 

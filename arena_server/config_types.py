@@ -1,0 +1,83 @@
+"""What the sections of the configuration are made of: a section, names and paths, and how a fault is reported."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    ValidationError,
+    ValidationInfo,
+    model_validator,
+)
+from pydantic_core import InitErrorDetails, PydanticCustomError
+
+from arena_server.config_file import Fault, shown
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a configuration is read from, and the vLLM arguments it is checked against (None: not checked)."""
+
+    file: Path
+    known_arguments: frozenset[str] | None
+
+
+def refusal(what: str) -> PydanticCustomError:
+    """A validator's error with this text."""
+    return PydanticCustomError("arena", "{what}", {"what": what})
+
+
+def raise_faults(faults: Iterable[Fault], value: object) -> None:
+    """Report several faults from one validator, each under its own key."""
+    errors = [InitErrorDetails(type=refusal(what), loc=tuple(where), input=value) for where, what in faults]
+    if errors:
+        raise ValidationError.from_exception_data("configuration", errors)
+
+
+def _model_name(name: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9/._:@+-]{1,200}", name):
+        raise refusal("must be 1 to 200 letters, digits and `/ . : - _ @ +`")
+    if {".", ".."} & set(name.split("/")):
+        # It becomes part of a URL, where clients resolve these before they send it.
+        raise refusal("must not have `.` or `..` between slashes")
+    return name
+
+
+def _path(value: object) -> object:
+    if not isinstance(value, str | Path) or not str(value):
+        raise refusal(f"must be a path, not {shown(value)}")
+    return Path(value)
+
+
+def absolute(path: Path, info: ValidationInfo) -> Path:
+    """`~` expanded; a relative path is relative to the configuration file, not to where the daemon starts."""
+    base = info.context.file.parent if isinstance(info.context, Origin) else Path()
+    try:
+        return base.absolute() / path.expanduser()
+    except (RuntimeError, OSError) as e:
+        raise refusal(f"cannot be resolved: {e}") from None
+
+
+ModelName = Annotated[str, AfterValidator(_model_name)]
+AbsolutePath = Annotated[Path, BeforeValidator(_path), AfterValidator(absolute)]
+
+
+class Section(BaseModel):
+    """A mapping in the file: unknown keys are refused, and an empty value means the default."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False, validate_default=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _empty_means_default(cls, raw: Any) -> Any:
+        if not isinstance(raw, dict):
+            return raw
+        return {key: value for key, value in raw.items() if value is not None or key not in cls.model_fields}
