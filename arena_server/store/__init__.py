@@ -1,0 +1,1 @@
+"""What the arena keeps: battles, their answers' facts, and votes, in a database."""
