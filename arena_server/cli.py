@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from arena_server import __version__
+from arena_server.cli_arena import add_arena
 from arena_server.errors import ArenaError, ConfigError
 
 ACTIONS = {
@@ -27,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command. Returns the exit status: 0 well, 1 failed, 2 a wrong command line or configuration."""
     args = _parser().parse_args(argv)
     try:
-        status: int = args.run(args)
+        return _quietly(lambda: args.run(args))
     except ConfigError as e:
         for line in e.lines:
             print(f"arena-server: {line}", file=sys.stderr)
@@ -36,7 +37,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         for line in str(e).splitlines():
             print(f"arena-server: {line}", file=sys.stderr)
         return 1
-    return status
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -94,6 +94,7 @@ def _add_console(commands: Any) -> None:
 
     events = commands.add_parser("events", parents=[daemon], help="follow what happens, a line each")
     events.set_defaults(run=_events)
+    add_arena(commands, daemon)
 
 
 def _url(text: str) -> str:
@@ -155,29 +156,29 @@ def _make_demo_models(args: argparse.Namespace) -> int:
 def _status(args: argparse.Namespace) -> int:
     from arena_server.console.live import show_status
 
-    return _quietly(lambda: show_status(args.url, once=args.once, as_json=args.json, interval_s=args.interval))
+    return show_status(args.url, once=args.once, as_json=args.json, interval_s=args.interval)
 
 
 def _act(args: argparse.Namespace) -> int:
     from arena_server.console.actions import act
 
-    return _quietly(lambda: act(args.url, args.name, args.action, wait=not args.no_wait))
+    return act(args.url, args.name, args.action, wait=not args.no_wait)
 
 
 def _reload(args: argparse.Namespace) -> int:
     from arena_server.console.actions import reload
 
-    return _quietly(lambda: reload(args.url))
+    return reload(args.url)
 
 
 def _events(args: argparse.Namespace) -> int:
     from arena_server.console.events import follow_events
 
-    return _quietly(lambda: follow_events(args.url))
+    return follow_events(args.url)
 
 
 def _quietly(run: Callable[[], int]) -> int:
-    """Run a console command; Ctrl-C and a reader that has left (`| head`) are ends like others."""
+    """Run a command; Ctrl-C and a reader that has left (`| head`) are ends like others."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a terminal that cannot show a letter must not be an error
     try:

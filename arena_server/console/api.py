@@ -1,4 +1,4 @@
-"""The daemon's `/admin` routes, asked with the standard library: aiohttp would take longer to import than to answer."""
+"""The daemon's routes, asked with the standard library: aiohttp would take longer to import than to answer."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ import http.client
 import json
 import socket
 import ssl
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, TypeVar
 from urllib.parse import quote, urlsplit
 
+from arena_server.console.cards import Card, Cards
 from arena_server.console.picture import Acted, Decision, Decisions, Model, Picture, Reloaded
 from arena_server.console.shape import WrongShape, read
 from arena_server.console.words import clean
@@ -85,22 +86,41 @@ class Api:
                 raise ConfigError(e.message.splitlines()) from e
             raise
 
+    def cards(self) -> tuple[Card, ...]:
+        """The names that models answer to."""
+        return self._read(Cards, "GET", "/v1/models").data
+
+    def whole(self, path: str, body: Mapping[str, Any]) -> tuple[str, Any]:
+        """Ask with a JSON body; the answer as the daemon wrote it and as JSON, however long a model takes for it."""
+        return self._ask("POST", path, body)
+
     @contextlib.contextmanager
     def events(self) -> Iterator[Iterator[str]]:
         """The lines of the stream of events, for as long as it lasts."""
+        with self._stream("GET", "/admin/events") as lines:
+            yield lines
+
+    @contextlib.contextmanager
+    def streamed(self, path: str, body: Mapping[str, Any]) -> Iterator[Iterator[str]]:
+        """Ask with a JSON body; the lines of the stream that answers. At the end of the block the daemon is left."""
+        with self._stream("POST", path, body) as lines:
+            yield lines
+
+    @contextlib.contextmanager
+    def _stream(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Iterator[Iterator[str]]:
         # What the caller does meanwhile is none of `_reported`'s business: its own pipe may break.
         with self._connection() as connection, contextlib.ExitStack() as stack:
             with self._reported():
                 connection.connect()
                 sock = connection.sock
-                response = stack.enter_context(self._send(connection, "GET", "/admin/events", "text/event-stream"))
+                if body is not None:
+                    _wait_for_ever(sock)
+                response = stack.enter_context(self._send(connection, method, path, "text/event-stream", body))
                 if response.status != 200:
-                    raise self._refusal("/admin/events", response.status, response.read())
+                    raise self._refusal(path, response.status, response.read())
                 if "text/event-stream" not in response.headers.get("Content-Type", ""):
-                    raise BadAnswer(f"{self.url}/admin/events does not answer with a stream of events")
-                # No limit on silence; but a host that has gone must not be waited for for ever.
-                sock.settimeout(None)
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+                    raise BadAnswer(f"{self.url}{path} does not answer with a stream of events")
+                _wait_for_ever(sock)
             yield self._lines(response)
 
     def _lines(self, response: http.client.HTTPResponse) -> Iterator[str]:
@@ -115,15 +135,18 @@ class Api:
         except WrongShape as e:
             raise BadAnswer(f"cannot use what {self.url}{path} answers: {e} (another version of arena-server?)") from e
 
-    def _ask(self, method: str, path: str) -> tuple[str, Any]:
+    def _ask(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> tuple[str, Any]:
         """The body of the answer, as text and as JSON."""
         with self._connection() as connection, self._reported():
-            response = self._send(connection, method, path, "application/json")
-            status, body = response.status, response.read()
+            if body is not None:
+                connection.connect()
+                _wait_for_ever(connection.sock)
+            response = self._send(connection, method, path, "application/json", body)
+            status, answer = response.status, response.read()
         if not 200 <= status < 300:
-            raise self._refusal(path, status, body)
+            raise self._refusal(path, status, answer)
         try:
-            text = body.decode()
+            text = answer.decode()
             return text, json.loads(text)
         except (ValueError, RecursionError) as e:
             raise BadAnswer(f"{self.url}{path} does not answer with JSON (is this an arena-server?)") from e
@@ -139,11 +162,19 @@ class Api:
         return Refused("\n".join(lines) or f"status {status}", status, code if isinstance(code, str) else None)
 
     def _send(
-        self, connection: http.client.HTTPConnection, method: str, path: str, accept: str
+        self,
+        connection: http.client.HTTPConnection,
+        method: str,
+        path: str,
+        accept: str,
+        body: Mapping[str, Any] | None = None,
     ) -> http.client.HTTPResponse:
-        # Without Content-Length some proxies refuse a POST.
-        headers = {"Accept": accept, **({"Content-Length": "0"} if method == "POST" else {})}
-        connection.request(method, self._parts.path + path, headers=headers)
+        headers, data = {"Accept": accept}, None
+        if body is not None:
+            headers["Content-Type"], data = "application/json", json.dumps(body).encode()
+        elif method == "POST":
+            headers["Content-Length"] = "0"  # without it some proxies refuse a POST
+        connection.request(method, self._parts.path + path, data, headers)
         return connection.getresponse()
 
     @contextlib.contextmanager
@@ -173,3 +204,9 @@ class Api:
             raise BadAnswer(f"what answers at {self.url} does not speak HTTP") from e
         except OSError as e:
             raise NoAnswer(f"cannot reach {self.url}: {e.strerror or e}") from e
+
+
+def _wait_for_ever(sock: socket.socket) -> None:
+    """No limit on silence: a model may have to be loaded first. But a host that has gone is noticed."""
+    sock.settimeout(None)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
