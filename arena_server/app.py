@@ -21,9 +21,13 @@ from fastapi import FastAPI
 from arena_server import __version__
 from arena_server.api import errors as api_errors
 from arena_server.api.admin import admin_router
+from arena_server.api.arena import arena_router
 from arena_server.api.health import health_router
 from arena_server.api.names import Catalogue
 from arena_server.api.openai import openai_router
+from arena_server.api.page import page_router
+from arena_server.arena.battles import Battles
+from arena_server.arena.leaderboard import Leaderboard
 from arena_server.blueprint import Blueprint, draw_blueprint
 from arena_server.clock import Clock, SystemClock
 from arena_server.config import Config
@@ -42,6 +46,8 @@ from arena_server.pool.pool import Pool
 from arena_server.pool.records import Records
 from arena_server.reload import Reloader
 from arena_server.run_dir import make_run_dir, remove_run_dir
+from arena_server.store.store import Store
+from arena_server.store.url import store_url
 
 logger = logging.getLogger(__name__)
 
@@ -51,6 +57,7 @@ class Daemon:
     """The joined parts."""
 
     pool: Pool
+    battles: Battles
     app: FastAPI
     reloader: Reloader
 
@@ -79,7 +86,8 @@ def serve(config: Config) -> int:
     try:
         store = MeasurementStore.open(config.state_dir / "measurements.sqlite")
         launcher = Launcher(config.engine_start, _engine_environment(config, gpu=probe.gpu))
-        daemon = build(config, probe, store, _engine_maker(probe, run_dir, launcher), launcher)
+        votes = Store(store_url(config.arena.database, config.state_dir))
+        daemon = build(config, probe, store, votes, _engine_maker(probe, run_dir, launcher), launcher)
         _announce(config, probe, listener)
         # Uvicorn raises the signal that ended it once more at its end, for handlers that were there before its own:
         # the default ones would end the process before what is below.
@@ -114,13 +122,14 @@ def build(
     config: Config,
     probe: MemoryProbe,
     store: MeasurementStore,
+    votes: Store,
     make_engine: Callable[[str, Blueprint], Engine],
     launcher: Launcher | None,
     clock: Clock | None = None,
 ) -> Daemon:
     """Join the parts; nothing runs before the application's lifespan begins. Raises ConfigError.
 
-    `make_engine` makes a model's engine, `launcher` is what starts them, if anything has to.
+    `votes` keeps battles. `make_engine` makes a model's engine, `launcher` is what starts them, if anything has to.
     """
     clock = clock or SystemClock()
     vllm_version = installed_vllm_version()
@@ -135,6 +144,8 @@ def build(
     pool = Pool(engines, core, DeviceMemory(probe), records, clock, reserve_bytes=blueprint.reserve_bytes)
     catalogue = Catalogue(config.models, blueprint.homes)
     reloader = Reloader(pool, catalogue, blueprint, draw, make_engine)
+    battles = Battles(pool, catalogue, votes, clock, config.arena)
+    leaderboard = Leaderboard(votes, clock, lambda: battles.drawable)
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -143,6 +154,7 @@ def build(
             if launcher is not None:
                 await launcher.warm_up()
                 _on_sighup(reloader)
+                background.append(asyncio.create_task(_open(votes)))
             pool.look_at_devices()  # before anything is loaded beside what others hold
             if probe.gpu:
                 background.append(asyncio.create_task(pool.watch_devices()))
@@ -153,6 +165,9 @@ def build(
             for task in background:
                 task.cancel()
             await pool.close()
+            await battles.close()
+            await leaderboard.close()
+            await votes.close()
             if launcher is not None:
                 await launcher.close()
 
@@ -161,7 +176,17 @@ def build(
     app.include_router(health_router(pool, probe, catalogue, clock))
     app.include_router(openai_router(pool, catalogue, config.server.max_body_bytes, config.pool.wait_notice_s))
     app.include_router(admin_router(pool, probe, catalogue, clock, reloader.reload))
-    return Daemon(pool, app, reloader)
+    app.include_router(page_router())
+    app.include_router(arena_router(pool, catalogue, battles, leaderboard.get, clock, config))
+    return Daemon(pool, battles, app, reloader)
+
+
+async def _open(votes: Store) -> None:
+    """At the start, so that what is wrong with the database is said then, and not at the first vote."""
+    try:
+        await votes.open()
+    except ArenaError as e:
+        logger.error("Votes cannot be kept: %s", e)
 
 
 def _preload(pool: Pool, name: str) -> None:

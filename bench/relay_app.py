@@ -18,6 +18,7 @@ from arena_server.engine.parent_death import die_with_parent
 from arena_server.gpu.probe import HostProbe
 from arena_server.log import set_up_logging
 from arena_server.measurements import MeasurementStore
+from arena_server.store.store import Store
 from bench.stand_in import MODEL
 
 
@@ -83,7 +84,8 @@ def main() -> None:
     )
     listener = listen(config)
     store = MeasurementStore(None)  # in memory
-    daemon = build(config, HostProbe(), store, lambda name, _: StandInEngine(name, args.engine), None)
+    votes = Store("sqlite://")  # in memory, too
+    daemon = build(config, HostProbe(), store, votes, lambda name, _: StandInEngine(name, args.engine), None)
     print(listener.getsockname()[1], flush=True)
     server(config, daemon).run(sockets=[listener])
 

@@ -10,6 +10,7 @@ from typing import Any
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from arena_server.errors import ArenaError, EngineRefused
 
@@ -56,10 +57,14 @@ def install(app: FastAPI) -> None:
         body = {"error": {"message": message, "type": kind, "param": None, "code": None}}
         return JSONResponse(body, error.status_code, error.headers)
 
+    async def client_left(request: Request, error: Exception) -> Response:
+        return Response(status_code=499)  # nginx's number for it; goes nowhere
+
     async def defect(request: Request, error: Exception) -> Response:
         # Starlette raises it again after this answer, and the server logs it with its traceback.
         return error_response(ArenaError("Internal error; the server's log has the details."))
 
     app.add_exception_handler(ArenaError, arena_error)
     app.add_exception_handler(HTTPException, http_error)
+    app.add_exception_handler(ClientDisconnect, client_left)
     app.add_exception_handler(Exception, defect)

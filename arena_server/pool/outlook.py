@@ -22,6 +22,14 @@ class Outlook:
     eta_s: float
 
 
+@dataclass(frozen=True, slots=True)
+class Whereabouts:
+    """Where a model is, and the seconds until it may answer; None if it is not coming up."""
+
+    residency: Residency
+    eta_s: float | None
+
+
 def outlooks(core: PoolCore, now: float) -> list[Outlook]:
     """Of everybody in the queue, oldest first.
 

@@ -11,7 +11,7 @@ import contextlib
 import itertools
 import logging
 import math
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 
@@ -58,7 +58,7 @@ from arena_server.pool.events import (
 from arena_server.pool.journal import Journal
 from arena_server.pool.lease import Lease
 from arena_server.pool.ledger import Budget
-from arena_server.pool.outlook import Outlook, outlooks
+from arena_server.pool.outlook import Outlook, Whereabouts, model_eta_s, outlooks
 from arena_server.pool.records import Records
 from arena_server.pool.residency import Residency
 from arena_server.pool.survey import Survey
@@ -66,6 +66,8 @@ from arena_server.pool.transitions import Transitions
 from arena_server.pool.views import PoolView, pool_view
 
 logger = logging.getLogger(__name__)
+
+OUTLOOK_KEPT_S = 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +123,8 @@ class Pool:
         self._tickets = itertools.count(1)
         self._waiting: dict[int, asyncio.Future[None]] = {}  # by ticket, until answered
         self._open: set[int] = set()  # tickets that the core knows: waiting or granted
+        self._outlooks: dict[int, Outlook] = {}  # as they were at `_outlooks_at`
+        self._outlooks_at = -math.inf
         self._touches: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._closed = False
@@ -173,9 +177,18 @@ class Pool:
             await asyncio.wait([answer], timeout=wait_s)
             if answer.done():
                 return
-            outlook = next(o for o in outlooks(self._core, self._clock.now()) if o.ticket == ticket)
-            await notices.tell(outlook)
+            await notices.tell(self._outlook_of(ticket))
             wait_s = notices.then_s
+
+    def _outlook_of(self, ticket: int) -> Outlook:
+        """What one who waits can expect, as of a moment ago.
+
+        Many may wait and ask each second, and an outlook is made of the whole queue: they share it.
+        """
+        now = self._clock.now()
+        if ticket not in self._outlooks or now - self._outlooks_at > OUTLOOK_KEPT_S:
+            self._outlooks, self._outlooks_at = {o.ticket: o for o in outlooks(self._core, now)}, now
+        return self._outlooks[ticket]
 
     # Operators
 
@@ -255,6 +268,15 @@ class Pool:
             self._began,
             self._clock.now(),
         )
+
+    def where(self, name: str) -> Whereabouts:
+        """Where one model is. Raises ModelNotFound."""
+        model = self._core.models[self._known(name)]
+        return Whereabouts(model.residency, model_eta_s(model, self._clock.now()))
+
+    def misfit(self, names: Collection[str]) -> str | None:
+        """Why these can never be awake together, in words; None if they can. Raises ModelNotFound."""
+        return self._core.misfit([self._known(name) for name in names])
 
     def look_at_devices(self) -> None:
         """Look at what others do on the devices."""

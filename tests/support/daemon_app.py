@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from arena_server.app import Daemon, build
+from arena_server.arena.battles import Battles
 from arena_server.blueprint import Blueprint
 from arena_server.clock import Clock
 from arena_server.config import Config, load_config
@@ -18,6 +19,8 @@ from arena_server.engine.base import LoadFacts
 from arena_server.measurements import MeasurementStore
 from arena_server.pool.pool import Pool
 from arena_server.pool.views import ModelView
+from arena_server.store.store import Store
+from arena_server.store.url import sqlite_url
 from tests.support.fake_engine import FakeEngine
 from tests.support.fake_probe import FakeProbe
 from tests.support.gate import until
@@ -73,12 +76,18 @@ class Parts:
     engines: dict[str, FakeEngine]
     made: list[FakeEngine]
     probe: FakeProbe
+    votes: Store
     daemon: Daemon
 
     @property
     def pool(self) -> Pool:
         """Its pool."""
         return self.daemon.pool
+
+    @property
+    def battles(self) -> Battles:
+        """Its blind battles."""
+        return self.daemon.battles
 
     def view(self, name: str) -> ModelView:
         """One model as the pool sees it."""
@@ -145,8 +154,9 @@ def parts(
             made.append(engine)
             return engine
 
-        daemon = build(config, probe, store or MeasurementStore(None), make_engine, None, clock)
-        yield Parts(config, engines, made, probe, daemon)
+        votes = Store(config.arena.database or sqlite_url(Path(directory, "arena.sqlite")))
+        daemon = build(config, probe, store or MeasurementStore(None), votes, make_engine, None, clock)
+        yield Parts(config, engines, made, probe, votes, daemon)
     for engine in made:
         assert not engine.faults
 
@@ -169,7 +179,9 @@ async def running_daemon(models: Mapping[str, Mapping[str, Any]] = MODELS, **res
     """A daemon of fake engines on a real port."""
     with parts(models, **rest) as joined:
         async with serving(joined.daemon.app, joined.pool) as port:
-            daemon = FakeDaemon(joined.config, joined.engines, joined.made, joined.probe, joined.daemon, port)
+            daemon = FakeDaemon(
+                joined.config, joined.engines, joined.made, joined.probe, joined.votes, joined.daemon, port
+            )
             try:
                 yield daemon
             finally:

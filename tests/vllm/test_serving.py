@@ -13,6 +13,7 @@ import aiohttp
 import pytest
 
 from tests.vllm.daemon import ENDLESS, Daemon, model_config
+from tests.vllm.engines import running_in_vllm
 
 LLAMA, MISTRAL, QWEN = "tiny-llama", "tiny-mistral", "tiny-qwen"
 
@@ -122,16 +123,6 @@ async def test_requests_that_wait_for_one_load_all_go_when_it_is_up(
     answers = await asyncio.gather(*(greedy(client, QWEN) for _ in range(8)))
     assert len(set(answers)) == 1
     assert daemon.loads(QWEN) == before + 1
-
-
-async def running_in_vllm(daemon: Daemon, model: str) -> float:
-    """vLLM's own count of running requests, read from the engine's private socket."""
-    async with (
-        aiohttp.ClientSession(connector=aiohttp.UnixConnector(str(daemon.socket_of(model)))) as engine,
-        engine.get("http://engine/metrics") as response,
-    ):
-        lines = (await response.text()).splitlines()
-    return sum(float(line.split()[-1]) for line in lines if line.startswith("vllm:num_requests_running{"))
 
 
 async def test_a_client_that_leaves_aborts_its_request_in_vllm(daemon: Daemon, client: aiohttp.ClientSession) -> None:

@@ -1,0 +1,248 @@
+"""The blind battles under way: begun, gone on with and voted on, until their time is over."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import random
+import secrets
+from collections.abc import AsyncGenerator, Coroutine, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Protocol
+
+from cachetools import TTLCache
+
+from arena_server.arena.battle import LETTERS, Battle, BattleNotFound, Message
+from arena_server.arena.pace import NoPace, Pace
+from arena_server.arena.pairs import Draw, draw
+from arena_server.arena.stream import Emit, Event, events_of
+from arena_server.arena.turn import SideFailed, TurnRun
+from arena_server.clock import Clock
+from arena_server.config import ArenaConfig, ModelConfig
+from arena_server.errors import ArenaError, BadRequest, BodyTooLarge, ModelsDoNotFitTogether
+from arena_server.pool.pool import Pool
+from arena_server.pool.residency import Residency
+from arena_server.store.errors import AlreadyVoted
+from arena_server.store.records import BattleRecord, ModelRecord, Vote
+
+logger = logging.getLogger(__name__)
+
+ID_BYTES = 16  # not to be guessed: who knows a battle's id may read it and vote
+
+
+class BattleStore(Protocol):
+    """Where battles and votes are kept."""
+
+    async def record(self, battle: BattleRecord) -> None:
+        """Keep it, or what has come to it. Raises StoreUnavailable."""
+        ...
+
+    async def vote(self, battle: BattleRecord, vote: Vote, at: datetime) -> None:
+        """Keep the battle with its vote; durable when it returns. Raises StoreUnavailable, AlreadyVoted."""
+        ...
+
+
+class Models(Protocol):
+    """The models as they are configured now."""
+
+    @property
+    def models(self) -> Mapping[str, ModelConfig]:
+        """By name."""
+        ...
+
+    def resolve(self, name: str) -> str:
+        """The configured name that `name` stands for. Raises ModelNotFound."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """What a battle begins with; `models` are None if the pair is to be drawn."""
+
+    messages: Sequence[Message]
+    sampling: Mapping[str, Any]
+    models: Sequence[str] | None
+
+
+class Battles:
+    """Begins battles, and keeps them until `battle_ttl_s` after they were last touched."""
+
+    def __init__(
+        self,
+        pool: Pool,
+        models: Models,
+        store: BattleStore,
+        clock: Clock,
+        config: ArenaConfig,
+        chance: random.Random | None = None,
+    ) -> None:
+        """`chance` draws pairs and sides; by default it cannot be foreseen."""
+        self._pool = pool
+        self._models = models
+        self._store = store
+        self._clock = clock
+        self._config = config
+        self._chance = chance or random.SystemRandom()
+        self._battles: TTLCache[str, Battle] = TTLCache(
+            config.battle_memory_bytes, config.battle_ttl_s, timer=clock.now, getsizeof=lambda battle: battle.size
+        )
+        self._recording: set[asyncio.Task[None]] = set()
+
+    @property
+    def drawable(self) -> list[str]:
+        """The models that may be drawn."""
+        return [name for name in self._models.models if self._weight(name) > 0]
+
+    def begin(self, ask: Ask) -> AsyncGenerator[Event, None]:
+        """A battle's first turn. Raises BadRequest, ModelNotFound, ModelsDoNotFitTogether, NoPair.
+
+        Its first event raises BodyTooLarge if there is no memory for it.
+        """
+        pair = self._drawn() if ask.models is None else self._named(ask.models)
+        battle = Battle(
+            id=secrets.token_urlsafe(ID_BYTES),
+            created_at=datetime.now(UTC),
+            models={"a": self._record_of(pair.a), "b": self._record_of(pair.b)},
+            probability=None if ask.models is not None else pair.probability,
+            paced=self._config.paced,
+            sampling=ask.sampling,
+        )
+        return self._events(battle, ask.messages)
+
+    def go_on(self, battle_id: str, content: str) -> AsyncGenerator[Event, None]:
+        """A battle's next turn. Raises BattleNotFound; its first event raises TurnRunning, Voted, NotVotable."""
+        return self._events(self.find(battle_id), [{"role": "user", "content": content}])
+
+    def find(self, battle_id: str) -> Battle:
+        """The battle. Raises BattleNotFound."""
+        battle = self._battles.get(battle_id)
+        if battle is None:
+            kept = f"{self._config.battle_ttl_s:g} s"
+            raise BattleNotFound(f"There is no battle `{battle_id}`; they are forgotten after {kept}.")
+        return battle
+
+    async def vote(self, battle_id: str, vote: Vote) -> Battle:
+        """Vote, once. Raises BattleNotFound, TurnRunning, Voted, NotVotable, StoreUnavailable."""
+        battle = self.find(battle_id)
+        battle.check_open()
+        battle.being_voted = True
+        # Not to be called off by a client that leaves: it would not know whether its vote counts, nor would we.
+        await asyncio.shield(self._spawn(self._keep_vote(battle, vote)))
+        return battle
+
+    async def close(self) -> None:
+        """Wait until what is on its way into the store is there."""
+        if self._recording:
+            await asyncio.wait(self._recording)
+
+    # Turns
+
+    def _events(self, battle: Battle, prompt: Sequence[Message]) -> AsyncGenerator[Event, None]:
+        async def make(emit: Emit) -> None:
+            # Here and not earlier: nothing runs, and nothing would end it, if the client is gone by now.
+            turn = battle.begin_turn(prompt, self._residencies(battle))
+            failure: str | None = "The client left before both answers were whole."
+            try:
+                self._remember(battle)
+                await emit("battle", {"id": battle.id, "turn": len(battle.turns)})
+                try:
+                    await TurnRun(self._pool, self._clock, battle, turn, self._pace()).run(emit)
+                    failure = None
+                except ArenaError as e:
+                    failure = e.message
+                    await emit("error", {"side": e.letter if isinstance(e, SideFailed) else None, **e.body()})
+            finally:
+                self._end_turn(battle, failure)
+            await emit("end", {"votable": failure is None, "reason": failure})
+
+        return events_of(make)
+
+    def _pace(self) -> Pace:
+        kind = Pace if self._config.paced else NoPace
+        return kind(self._config.min_chars_per_s, self._config.max_chars_per_s)
+
+    def _remember(self, battle: Battle) -> None:
+        """Keep it in memory; its time begins anew. Raises BodyTooLarge."""
+        try:
+            self._battles[battle.id] = battle
+        except ValueError:
+            raise BodyTooLarge("The conversation is too long for arena.battle_memory_bytes.") from None
+
+    def _end_turn(self, battle: Battle, failure: str | None) -> None:
+        battle.running, battle.failure = False, failure
+        with contextlib.suppress(BodyTooLarge):  # then as it was when the turn began
+            self._remember(battle)
+        self._spawn(self._keep(battle))
+
+    # Pairs
+
+    def _drawn(self) -> Draw:
+        where = {name: self._pool.where(name).residency for name in self._models.models}
+
+        def may_meet(a: str, b: str) -> bool:
+            return Residency.FAILED not in (where[a], where[b]) and self._pool.misfit([a, b]) is None
+
+        weights = {name: self._weight(name) for name in where}
+        awake = {name for name, residency in where.items() if residency is Residency.AWAKE}
+        return draw(weights, may_meet, awake, self._config.awake_preference, self._chance)
+
+    def _named(self, models: Sequence[str]) -> Draw:
+        names = [self._models.resolve(name) for name in models]
+        if len(set(names)) != 2:
+            raise BadRequest("A battle is between two different models.", param="models")
+        if misfit := self._pool.misfit(names):
+            raise ModelsDoNotFitTogether(misfit)
+        self._chance.shuffle(names)  # the order in which they are named must not tell which is which
+        return Draw(names[0], names[1], 1.0)
+
+    def _weight(self, name: str) -> float:
+        return self._config.weights.get(name, 1.0)
+
+    def _record_of(self, name: str) -> ModelRecord:
+        config = self._models.models[name]
+        revision = config.engine_args.get("revision")
+        return ModelRecord(name, config.model, None if revision is None else str(revision), config.engine_args)
+
+    def _residencies(self, battle: Battle) -> dict[str, str]:
+        """Where both models are: awake, asleep or, whatever else it is, cold."""
+        found = {}
+        for letter in LETTERS:
+            name = battle.models[letter].name
+            known = name in self._models.models
+            residency = self._pool.where(name).residency if known else Residency.COLD
+            found[letter] = str(residency if residency in (Residency.AWAKE, Residency.ASLEEP) else Residency.COLD)
+        return found
+
+    # Store
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.get_running_loop().create_task(work)
+        self._recording.add(task)
+        task.add_done_callback(self._recorded)
+        return task
+
+    def _recorded(self, task: asyncio.Task[None]) -> None:
+        self._recording.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            logger.warning("A vote was not recorded: %s", error)
+
+    async def _keep_vote(self, battle: Battle, vote: Vote) -> None:
+        try:
+            await self._store.vote(battle.record(texts=self._config.store_texts), vote, datetime.now(UTC))
+            battle.vote = vote
+        except AlreadyVoted as e:
+            # It was kept the time before, though we never heard of it: then this is that vote, or there was another.
+            battle.vote = e.vote
+            if e.vote is not vote:
+                raise
+        finally:
+            battle.being_voted = False
+
+    async def _keep(self, battle: Battle) -> None:
+        """Keep a turn's facts; if that fails, they are kept with the vote."""
+        try:
+            await self._store.record(battle.record(texts=self._config.store_texts))
+        except ArenaError as e:
+            logger.warning("Battle %s is not in the store yet: %s", battle.id, e)

@@ -1,0 +1,257 @@
+"""The leaderboard of many votes: how long it takes, and whether streams that run meanwhile notice.
+
+The engine is a stand-in that streams at a set pace (bench/stand_in.py). All else is real: the daemon in a process of
+its own, its database on disk, the process that ranks. Blocks without and with a request for the leaderboard come in
+turn; before each of the latter there is one vote more, so that nothing is answered from memory.
+
+    python -m bench.leaderboard [--votes 10000] [--models 20] [--streams 16] [--blocks 5] [--json]
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import itertools
+import os
+import random
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import aiohttp
+from sqlalchemy import create_engine
+
+from arena_server.app import build, listen, server
+from arena_server.arena.leaderboard import REST_S
+from arena_server.arena.pairs import draw
+from arena_server.config import Config
+from arena_server.engine.parent_death import die_with_parent
+from arena_server.gpu.probe import HostProbe
+from arena_server.log import set_up_logging
+from arena_server.measurements import MeasurementStore
+from arena_server.store import schema
+from arena_server.store.records import BattleRecord, ModelRecord, Vote
+from arena_server.store.rows import battle_row
+from arena_server.store.store import Store
+from bench.client import Connection, Counter, chat_request
+from bench.processes import BenchError, run, running, until_healthy
+from bench.relay_app import StandInEngine
+from bench.report import Report, machine, percentile, spread, step
+from bench.stand_in import MODEL
+
+MOST_S = 2.0
+MOST_ADDED_MS = 100.0
+START_LIMIT_S = 30.0
+REQUEST_LIMIT_S = 50.0
+SETTLE_S = 0.5
+QUIET_S = 1.5  # looked at without a leaderboard
+
+
+class TimedConnection(Connection):
+    """Also notes when tokens come."""
+
+    def __init__(self, counter: Counter) -> None:
+        super().__init__(counter)
+        self.times: list[float] = []
+
+    def on_body(self, body: bytes) -> None:
+        """See `Connection`."""
+        super().on_body(body)
+        self.times.append(time.perf_counter())
+
+    def gaps_ms(self, began: float, ended: float) -> list[float]:
+        """Between tokens of which the later came in that time, or would have."""
+        before = [t for t in self.times if t < began]
+        inside = [t for t in self.times if began <= t]
+        kept = list(itertools.takewhile(lambda t: t <= ended, inside))
+        after = inside[len(kept) : len(kept) + 1]
+        return [(b - a) * 1000 for a, b in itertools.pairwise([*before[-1:], *kept, *after])]
+
+
+@dataclass(frozen=True, slots=True)
+class Daemon:
+    """The daemon's port, and its votes: the store and how to make one more."""
+
+    port: int
+    store: Store
+    more: itertools.count[int]
+
+
+def a_battle(number: int, models: Sequence[str], chance: random.Random) -> tuple[BattleRecord, Vote]:
+    """A battle of a drawn pair and its vote; of two models the later one is the better one, twice as often as not."""
+    weights = dict.fromkeys(models, 1.0)
+    drawn = draw(weights, lambda a, b: True, chance.sample(models, 2), 0.5, chance)
+    a, b = (ModelRecord(name, f"org/{name}", None, {}) for name in (drawn.a, drawn.b))
+    better, worse = (Vote.A, Vote.B) if drawn.a > drawn.b else (Vote.B, Vote.A)
+    vote = chance.choice((better, better, worse, Vote.TIE, Vote.BOTH_BAD))
+    at = datetime.now(UTC)
+    return BattleRecord(f"bench-{number}", at, a, b, drawn.probability, True, {}, ()), vote
+
+
+def fill(url: str, votes: int, models: Sequence[str]) -> None:
+    """Keep so many votes, all at once: one after the other would take a minute."""
+    chance = random.Random(votes)
+    made = [a_battle(number, models, chance) for number in range(votes)]
+    engine = create_engine(url)
+    with engine.begin() as connection:
+        connection.execute(schema.battles.insert(), [battle_row(battle) for battle, _ in made])
+        rows = [{"battle_id": battle.id, "vote": vote.value, "at": battle.created_at} for battle, vote in made]
+        connection.execute(schema.votes.insert(), rows)
+    engine.dispose()
+
+
+@contextlib.asynccontextmanager
+async def daemon(args: argparse.Namespace, models: Sequence[str]) -> AsyncIterator[Daemon]:
+    """The stand-in and the daemon in front of it, with its votes; ended at the end."""
+    with tempfile.TemporaryDirectory(prefix="arena-bench-") as directory:
+        socket, url = str(Path(directory, "engine.sock")), f"sqlite:///{directory}/arena.db"
+        store = Store(url)
+        try:
+            await store.open()
+            async with step(f"keeping {args.votes:,} votes"):
+                await asyncio.to_thread(fill, url, args.votes, models)
+            async with (
+                running("-m", "bench.stand_in", "--uds", socket, "--pace", str(args.pace)) as engine,
+                running("-m", "bench.leaderboard", "--serve", socket, url, stdout=asyncio.subprocess.PIPE) as served,
+            ):
+                assert served.stdout is not None
+                line = await asyncio.wait_for(served.stdout.readline(), START_LIMIT_S)
+                if not line.strip().isdigit():
+                    raise BenchError("the daemon did not start")
+                async with aiohttp.ClientSession("http://x", connector=aiohttp.UnixConnector(socket)) as client:
+                    await until_healthy(client, engine, START_LIMIT_S)
+                async with aiohttp.ClientSession(f"http://127.0.0.1:{int(line)}") as client:
+                    await until_healthy(client, served, START_LIMIT_S)
+                yield Daemon(int(line), store, itertools.count(args.votes))
+        finally:
+            await store.close()
+
+
+async def leaderboard_s(to: Daemon, models: Sequence[str]) -> float:
+    """Seconds of one request, after one more vote."""
+    number = next(to.more)
+    battle, vote = a_battle(number, models, random.Random(number))
+    await to.store.vote(battle, vote, battle.created_at)
+    timeout = aiohttp.ClientTimeout(REQUEST_LIMIT_S)
+    async with aiohttp.ClientSession(f"http://127.0.0.1:{to.port}", timeout=timeout) as client:
+        began = time.perf_counter()
+        async with client.get("/v1/arena/leaderboard") as response:
+            found = await response.json()
+        took = time.perf_counter() - began
+    if response.status != 200 or found["votes"] != number + 1:
+        raise BenchError(f"no leaderboard of {number + 1} votes, but {response.status} {found}")
+    return took
+
+
+async def block(to: Daemon, args: argparse.Namespace, models: Sequence[str] | None) -> tuple[list[float], float]:
+    """Streams, and meanwhile a leaderboard or none: all gaps between tokens in ms, and the leaderboard's seconds."""
+    async with streams(to, args.streams, round(args.pace * REQUEST_LIMIT_S)) as connections:
+        await asyncio.sleep(REST_S + SETTLE_S)  # after the last leaderboard the daemon rests
+        began = time.perf_counter()
+        if models is None:
+            await asyncio.sleep(QUIET_S)
+        else:
+            await leaderboard_s(to, models)
+        ended = time.perf_counter()
+        await asyncio.sleep(SETTLE_S)  # a gap that has begun ends
+    return [gap for connection in connections for gap in connection.gaps_ms(began, ended)], ended - began
+
+
+@contextlib.asynccontextmanager
+async def streams(to: Daemon, count: int, tokens: int) -> AsyncIterator[list[TimedConnection]]:
+    """So many streams, left at the end. Raises BenchError if one ended before."""
+    loop = asyncio.get_running_loop()
+    connections = []
+    for _ in range(count):
+        _, connection = await loop.create_connection(lambda: TimedConnection(Counter()), "127.0.0.1", to.port)
+        connections.append(connection)
+    askers = [asyncio.create_task(connection.ask(chat_request(tokens), tokens)) for connection in connections]
+    try:
+        yield connections
+        if any(asker.done() for asker in askers):
+            raise BenchError("a stream ended too early")
+    finally:
+        for asker, connection in zip(askers, connections, strict=True):
+            asker.cancel()
+            connection.close()
+        await asyncio.gather(*askers, return_exceptions=True)
+
+
+async def measure(args: argparse.Namespace) -> None:
+    """Measure and print."""
+    host = machine()
+    models = [f"model-{i:02}" for i in range(args.models)]
+    gaps: dict[str, list[list[float]]] = {"without": [], "with": []}
+    seconds = []
+    async with daemon(args, models) as to:
+        alone = []
+        async with step(f"{args.blocks} leaderboards without streams"):
+            for _ in range(args.blocks):
+                alone.append(await leaderboard_s(to, models))
+                await asyncio.sleep(REST_S + SETTLE_S)
+        async with step(f"{args.streams} streams, {args.blocks} blocks without and with a leaderboard"):
+            for _ in range(args.blocks):
+                gaps["without"].append((await block(to, args, None))[0])
+                found, took = await block(to, args, models)
+                gaps["with"].append(found)
+                seconds.append(took)
+    longest = {name: spread([max(one) for one in blocks]) for name, blocks in gaps.items()}
+    p95 = {name: percentile([gap for one in blocks for gap in one], 95) for name, blocks in gaps.items()}
+    added = longest["with"].median - longest["without"].median
+    met = spread(alone).median < MOST_S and spread(seconds).median < MOST_S and added <= MOST_ADDED_MS
+    goal = (
+        f"a leaderboard of {args.votes:,} votes in under {MOST_S:g} s, and the longest gap between two tokens "
+        f"at most {MOST_ADDED_MS:g} ms longer meanwhile (medians)"
+    )
+    lines = [
+        f"{args.votes:,} votes on {args.models} models, in SQLite; each request after a new vote.",
+        f"leaderboard, s      without streams {spread(alone)}",
+        f"                    with streams    {spread(seconds)}",
+        f"{args.streams} streams of {args.pace:g} tokens/s through the daemon: ms between tokens",
+        *(f"    {name:<8}leaderboard  p95 {p95[name]:.1f}, longest of a block {longest[name]}" for name in gaps),
+    ]
+    figures = {
+        **{"votes": args.votes, "models": args.models, "streams": args.streams, "pace": args.pace},
+        **{"leaderboard_s": spread(alone), "leaderboard_with_streams_s": spread(seconds)},
+        **{"gap_p95_ms": p95, "longest_gap_ms": longest, "longest_gap_added_ms": added},
+    }
+    Report("leaderboard", host, lines, figures, goal, met).print(as_json=args.json)
+
+
+def serve(socket: Path, url: str) -> None:
+    """The daemon's process; its first line on standard output is the port."""
+    die_with_parent(os.getppid())
+    set_up_logging("warning")
+    model = {"model": MODEL, "gpu_memory_utilization": 0.05}
+    config = Config.model_validate({"server": {"port": 0, "shutdown_grace_s": 1.0}, "models": {MODEL: model}})
+    listener = listen(config)
+    store = MeasurementStore(None)  # in memory
+    built = build(config, HostProbe(), store, Store(url), lambda name, _: StandInEngine(name, socket), None)
+    print(listener.getsockname()[1], flush=True)
+    server(config, built).run(sockets=[listener])
+
+
+def main() -> int:
+    """The command line."""
+    parser = argparse.ArgumentParser(description="The leaderboard of many votes, and the streams that run meanwhile.")
+    parser.add_argument("--votes", type=int, default=10_000, help="votes (10000)")
+    parser.add_argument("--models", type=int, default=20, help="models that they are about (20)")
+    parser.add_argument("--streams", type=int, default=16, help="streams at once (16)")
+    parser.add_argument("--pace", type=float, default=50, help="tokens per second of each stream (50)")
+    parser.add_argument("--blocks", type=int, default=5, help="blocks of each kind (5)")
+    parser.add_argument("--json", action="store_true", help="print a JSON object as the last line")
+    parser.add_argument("--serve", nargs=2, metavar=("SOCKET", "URL"), help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.serve:
+        serve(Path(args.serve[0]), args.serve[1])
+        return 0
+    return run(lambda: measure(args))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
