@@ -1,0 +1,32 @@
+/** Joins the parts of the page. */
+
+import { get } from "./api.js";
+import { Battle } from "./battle.js";
+import { Compare } from "./compare.js";
+import { byId } from "./dom.js";
+import { Leaderboard } from "./leaderboard.js";
+import { Residency } from "./residency.js";
+import { Settings } from "./settings.js";
+import { Views } from "./views.js";
+
+const settings = new Settings();
+const residency = new Residency();
+const leaderboard = new Leaderboard();
+const battle = new Battle(settings, (secret) => (residency.secret = secret), () => leaderboard.refresh());
+const compare = new Compare(settings);
+const views = new Views({ battle, compare, leaderboard }, (name) => name === "leaderboard" && leaderboard.refresh());
+
+byId("residency").append(residency.element);
+battle.restore();
+get("v1/models").then(
+  // Aliases have a parent: the same model twice in a list would be two choices of one.
+  ({ data }) => (compare.names = data.filter((m) => m.parent == null).map((m) => m.id)),
+  () => {}, // the strip says that the server does not answer
+);
+get("v1/arena/settings").then((arena) => {
+  battle.pair.names = arena.models;
+  byId("texts").textContent = arena.store_texts
+    ? "Prompts and answers of blind battles are kept on this server."
+    : "Of blind battles, this server keeps votes and figures, and no texts.";
+  if (!arena.battles) views.without("battle");
+}, () => {});
