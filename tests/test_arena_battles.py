@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
+from arena_server.arena.pace import Pace
 from arena_server.engine.base import EngineError
 from arena_server.store.errors import StoreUnavailable
-from tests.support.daemon_app import FakeDaemon, Hands, running_daemon
+from tests.support.daemon_app import FakeDaemon, Hands, config_of, running_daemon
 from tests.support.gate import turns, until
 from tests.support.logs import logged
 from tests.support.raw_client import Answer, RawClient, connected
@@ -193,9 +194,11 @@ async def test_a_pair_may_be_drawn_and_its_chance_is_told_after_the_vote(daemon:
     assert reveal["drawn"]
     assert reveal["probability"] == pytest.approx(1 / 3)
     # Two are awake now: half of all draws are for them alone, and a third of the other half.
+    awake = {side["model"] for side in reveal["sides"].values()}
     battle, _ = await fought(daemon)
     again = (await vote(daemon, battle, "tie")).json()["reveal"]
-    assert again["probability"] in (pytest.approx(2 / 3), pytest.approx(1 / 6))
+    same = {side["model"] for side in again["sides"].values()} == awake
+    assert again["probability"] == pytest.approx(2 / 3 if same else 1 / 6)
 
 
 async def test_models_of_no_weight_are_never_drawn() -> None:
@@ -289,6 +292,88 @@ async def test_one_sides_refusal_ends_the_others_answer_at_once(daemon: FakeDaem
     assert (await vote(daemon, battle)).status == 409
 
 
+@pytest.mark.parametrize("reason", ["length", "abort", "tool_calls"])
+async def test_an_answer_that_was_cut_short_cannot_be_voted_on(daemon: FakeDaemon, reason: str) -> None:
+    """At the end of a model's context, say: nobody asked for that end, and it tells which model it is."""
+    chunk = {"choices": [{"index": 0, "delta": {"content": "So"}, "finish_reason": reason}]}
+    usage = {"choices": [], "usage": {"prompt_tokens": 9, "completion_tokens": 1, "total_tokens": 10}}
+    daemon.engines["zebra-9b"].reply = lambda request: stream([data(chunk), data(usage), DONE])
+    battle, events = await fought(daemon, models=PAIR, max_tokens=3)
+    (error,) = [e.data for e in events if e.kind == "error"]
+    assert error["error"]["message"] == (
+        f"Side {error['side']} was cut short: the conversation may be too long for it."
+    )
+    assert (await vote(daemon, battle)).error()["code"] == "not_votable"
+
+
+async def test_who_leaves_when_both_are_done_may_vote(daemon: FakeDaemon) -> None:
+    async with connected(daemon.port) as client:
+        reader = await begun(client, ask(models=PAIR))
+        battle = (await reader.until("battle")).data["id"]
+        await reader.until("done")
+        await reader.until("done")
+    await until(lambda: daemon.battles.find(battle).state != "running", "the turn to end")
+    assert (await vote(daemon, battle)).status == 200
+
+
+async def test_a_turn_that_never_reached_the_models_leaves_the_battle_open(daemon: FakeDaemon) -> None:
+    battle, _ = await fought(daemon, models=PAIR)
+    engine = daemon.engines["zebra-9b"]
+    engine.load_error = EngineError("it does not load")
+    await engine.die()
+    async with connected(daemon.port) as client:
+        events = await (await begun(client, {"content": "more"}, f"{BATTLES}/{battle}/turns")).all()
+    assert [e.data["error"]["code"] for e in events if e.kind == "error"] == ["battle_unavailable"]
+    assert events[-1] == Sent("end", {"votable": True, "reason": None})
+    seen = (await asked(daemon, "GET", f"{BATTLES}/{battle}")).json()
+    assert [turn["prompt"] for turn in seen["turns"]] == ["one two three"]
+    assert (await vote(daemon, battle)).status == 200
+
+
+async def test_a_turn_that_is_too_long_leaves_the_battle_open() -> None:
+    async with running_daemon(MODELS, arena={"battle_memory_bytes": 1 << 20}) as daemon:
+        battle, _ = await fought(daemon, models=PAIR)
+        long = await asked(daemon, "POST", f"{BATTLES}/{battle}/turns", {"content": "x" * (300 << 10)})
+        assert (long.status, long.error()["code"]) == (413, "body_too_large")
+        begin = await asked(daemon, "POST", BATTLES, {"messages": [{"role": "user", "content": "x" * (300 << 10)}]})
+        assert begin.status == 413
+        assert (await vote(daemon, battle)).status == 200
+
+
+async def test_battles_memory_is_bounded_by_what_they_hold() -> None:
+    async with running_daemon(MODELS, arena={"battle_memory_bytes": 1 << 20, "paced": False}) as daemon:
+        first, _ = await fought(daemon, models=PAIR)
+        messages = [{"role": "system", "content": "y" * (40 << 10)}, {"role": "user", "content": "z"}]
+        for _ in range(6):
+            await fought(daemon, models=PAIR, stop=["x" * 200] * 16, messages=messages)
+        assert (await asked(daemon, "GET", f"{BATTLES}/{first}")).status == 404
+
+
+async def test_a_battle_does_not_go_on_with_another_model_of_the_name(daemon: FakeDaemon) -> None:
+    battle, _ = await fought(daemon, models=PAIR)
+    changed = {**MODELS, "zebra-9b": {**MODELS["zebra-9b"], "model": "org/zebra-v2"}}
+    daemon.daemon.reloader.apply(config_of(changed))
+    refused = await asked(daemon, "POST", f"{BATTLES}/{battle}/turns", {"content": "more"})
+    assert (refused.status, refused.error()["code"]) == (409, "model_changed")
+    assert "zebra" not in refused.error()["message"]
+    assert (await vote(daemon, battle)).status == 200
+
+
+async def test_a_defect_ends_the_battle_in_order(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*_: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(Pace, "step", fail)
+    async with running_daemon(MODELS) as daemon:
+        battle, events = await fought(daemon, models=PAIR)
+        reason = "The server failed; its log has the details."
+        assert events[-1] == Sent("end", {"votable": False, "reason": reason})
+        assert "A defect in a battle" in caplog.text
+        assert (await vote(daemon, battle)).error()["message"] == reason
+
+
 async def test_models_that_do_not_load_end_the_battle_without_their_names(daemon: FakeDaemon) -> None:
     for engine in daemon.engines.values():
         engine.load_error = EngineError("no zebra here")
@@ -316,16 +401,17 @@ async def test_a_client_that_leaves_frees_both_engines_and_ends_the_battle(daemo
         await until(lambda request=request: request.aborted, f"{name}'s request to be aborted")  # type: ignore[misc]
     seen = (await asked(daemon, "GET", f"{BATTLES}/{battle}")).json()
     assert (seen["state"], seen["votable"]) == ("failed", False)
-    assert seen["reason"] == "The client left before both answers were whole."
+    assert seen["reason"] == "It was left, or the server was stopped, before both answers were whole."
     assert (await vote(daemon, battle)).error()["code"] == "not_votable"
 
 
 async def test_a_slow_reader_is_waited_for_and_loses_nothing(daemon: FakeDaemon) -> None:
     async with connected(daemon.port) as client:
         reader = await begun(client, ask(models=PAIR, max_tokens=300))
-        await reader.until("delta")
+        first = await reader.until("delta")
         await turns(200)
-        events = await reader.all()
+        events = [first, *await reader.all()]
+    assert text_of(events, "a") == text_of(events, "b") == "one two three " * 100
     assert events[-1].data["votable"]
 
 
@@ -355,7 +441,9 @@ async def test_texts_are_kept_only_if_that_is_switched_on() -> None:
             assert (b"one two three" in await asyncio.to_thread(file.read_bytes)) is keep
 
 
-async def test_a_vote_that_could_not_be_kept_can_be_cast_again(daemon: FakeDaemon, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_vote_that_could_not_be_kept_can_be_cast_again(
+    daemon: FakeDaemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
     battle, _ = await fought(daemon)
     kept = daemon.votes.vote
 
@@ -399,6 +487,12 @@ async def test_a_vote_that_was_kept_unheard_counts_as_it_was(
         ({"messages": [{"role": "assistant", "content": "x"}]}, 400, "must be the user's"),
         ({"stream": False}, 400, "`stream` is not known here."),
         ({"max_tokens": 0}, 400, "`max_tokens`"),
+        ({"max_tokens": True}, 400, "`max_tokens`"),
+        ({"stop": ["x" * 257]}, 400, "`stop.0`"),
+        ({"messages": [{"role": "wizard", "content": "x"}]}, 400, "`messages.0.role`"),
+        ({"messages": [{"role": "user", "content": 7}]}, 400, "`messages.0.content`"),
+        ({"messages": [{"role": "user", "content": "x"}] * 2001}, 400, "`messages`: List should have at most 2000"),
+        ({"temperature": float("nan")}, 400, "We could not parse"),
     ],
 )
 async def test_what_is_asked_wrongly_is_refused_with_the_field(

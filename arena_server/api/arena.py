@@ -60,8 +60,9 @@ def arena_router(
 
     @router.post("/battles", summary="Begin a blind battle")
     async def begin(request: Request) -> Response:
-        asked = parse(BattleBody, await body(request))
-        ask = Ask(dumped(asked.messages), asked.sampling(), asked.models)
+        raw = await body(request)
+        asked = parse(BattleBody, raw)
+        ask = Ask(dumped(asked.messages), asked.sampling(), asked.models, len(raw))
         return await streamed(battles.begin(ask), grace_s)
 
     @router.post("/battles/{battle_id}/turns", summary="Go on with both sides")

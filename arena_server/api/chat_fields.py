@@ -6,27 +6,35 @@ from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
+from pydantic_core import from_json
 
 from arena_server.errors import BadRequest
 from arena_server.store.records import Vote
 
 LETTERS = "abcd"
+MOST_MESSAGES = 2000
+MOST_PARTS = 100
+LONGEST_NAME = 100  # of a field that is told back
+# What the other branch of a union says of a value that is not for it.
+OTHER_BRANCH = frozenset({"string_type", "list_type", "dict_type"})
 
 
 class Body(BaseModel):
     """A JSON object; unknown fields are refused."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 class ChatMessage(Body):
     """One message in OpenAI's form: its content is a text, or parts, which are between the client and the engines."""
 
     role: Literal["system", "developer", "user", "assistant"]
-    content: str | list[dict[str, JsonValue]]
+    content: str | Annotated[list[dict[str, JsonValue]], Field(max_length=MOST_PARTS)]
 
 
-Messages = Annotated[list[ChatMessage], Field(min_length=1)]
+# Bounded, as reading them takes the event loop's time.
+Messages = Annotated[list[ChatMessage], Field(min_length=1, max_length=MOST_MESSAGES)]
+StopText = Annotated[str, Field(max_length=256)]
 
 
 class ChatFields(Body):
@@ -39,7 +47,7 @@ class ChatFields(Body):
     max_tokens: int | None = Field(default=None, ge=1)
     max_completion_tokens: int | None = Field(default=None, ge=1)
     min_tokens: int | None = Field(default=None, ge=0)
-    stop: str | list[str] | None = None
+    stop: StopText | Annotated[list[StopText], Field(max_length=16)] | None = None
     seed: int | None = Field(default=None, ge=-(2**63), lt=2**63)
     presence_penalty: float | None = Field(default=None, ge=-2, le=2)
     frequency_penalty: float | None = Field(default=None, ge=-2, le=2)
@@ -104,16 +112,28 @@ B = TypeVar("B", bound=Body)
 def parse(kind: type[B], body: bytes) -> B:
     """JSON text -> a body of this kind. Raises BadRequest, naming the first field at fault."""
     try:
+        if b"NaN" in body or b"Infinity" in body:
+            from_json(body, allow_inf_nan=False)  # no JSON, though Python's readers take it; an engine's would not
         return kind.model_validate_json(body)
     except ValidationError as e:
-        fault = e.errors(include_url=False)[0]
-        where = ".".join(str(part) for part in fault["loc"])
-        if fault["type"] == "json_invalid":
-            raise BadRequest(f"We could not parse the JSON body of your request: {fault['msg']}") from None
-        if fault["type"] == "extra_forbidden":
-            raise BadRequest(f"`{where}` is not known here.", param=where) from None
-        message = fault["msg"].removeprefix("Value error, ")
-        raise BadRequest(f"`{where}`: {message}" if where else message, param=where or None) from None
+        raise _bad_request(e) from None
+    except ValueError as e:
+        raise BadRequest(f"We could not parse the JSON body of your request: {e}") from None
+
+
+def _bad_request(error: ValidationError) -> BadRequest:
+    """The first fault; of a union, that of the branch that was meant."""
+    faults = error.errors(include_url=False)
+    fault = next((f for f in faults if f["type"] not in OTHER_BRANCH), faults[0])
+    if fault["type"] == "json_invalid":
+        return BadRequest(f"We could not parse the JSON body of your request: {fault['msg']}")
+    # Pydantic puts the names of a union's branches between those of the fields.
+    names = [str(part) for part in fault["loc"] if isinstance(part, int) or (part.isidentifier() and part != "str")]
+    where = ".".join(names)[:LONGEST_NAME] or (str(fault["loc"][0])[:LONGEST_NAME] if fault["loc"] else "")
+    if fault["type"] == "extra_forbidden":
+        return BadRequest(f"`{where}` is not known here.", param=where)
+    message = fault["msg"].removeprefix("Value error, ")
+    return BadRequest(f"`{where}`: {message}" if where else message, param=where or None)
 
 
 def dumped(messages: Sequence[ChatMessage]) -> list[dict[str, Any]]:

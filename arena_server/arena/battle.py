@@ -1,4 +1,4 @@
-"""One blind battle: two models, a conversation with each, and what may be seen of it before the vote and after. Pure."""
+"""One blind battle: two models, a conversation with each, and what may be seen of it until the vote and after. Pure."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from sys import getsizeof
 from typing import Any
 
 from arena_server.arena.generation import Generation
@@ -13,6 +14,8 @@ from arena_server.errors import ArenaError
 from arena_server.store.records import AnswerRecord, BattleRecord, ModelRecord, TurnRecord, Vote
 
 LETTERS = ("a", "b")
+EMPTY_BYTES = 4096
+MESSAGE_BYTES = 512
 Message = Mapping[str, Any]
 
 
@@ -48,6 +51,18 @@ class NotVotable(ArenaError):
     code = "not_votable"
 
 
+class CutShort(ArenaError):
+    """An answer ended, but not by itself, nor where the client wanted it to."""
+
+
+class ModelChanged(ArenaError):
+    """A model of the battle was configured anew, or is gone: the same battle cannot go on with another one."""
+
+    status = 409
+    kind = "invalid_request_error"
+    code = "model_changed"
+
+
 class State(StrEnum):
     """Where a battle is. Only an open one takes a turn or a vote."""
 
@@ -73,8 +88,18 @@ class Answer:
 
     @property
     def finish_reason(self) -> str:
-        """`length`, or `stop` for all else that vLLM may say: some say it in words of their own."""
+        """`length` or `stop`: a whole answer has no other."""
         return "length" if self.generation.finish_reason == "length" else "stop"
+
+    def check_whole(self, max_tokens: int | None) -> None:
+        """Raises CutShort if it ended for another reason than its own end, or the client's `max_tokens`.
+
+        At the end of a model's context vLLM says `length`, too; that tells which model it is.
+        """
+        reason = self.generation.finish_reason
+        tokens = self.generation.usage.get("completion_tokens", 0)
+        if reason != "stop" and not (reason == "length" and max_tokens is not None and tokens >= max_tokens):
+            raise CutShort(f"It ended with `{reason}` after {tokens} tokens.")
 
     def figures(self) -> dict[str, Any]:
         """What is revealed of it."""
@@ -112,6 +137,11 @@ class Turn:
     prompt: Sequence[Message]
     answers: dict[str, Answer]
 
+    @property
+    def reached(self) -> bool:
+        """Whether any of the models was asked."""
+        return any(answer.waited_s is not None for answer in self.answers.values())
+
 
 @dataclass(slots=True)
 class Battle:
@@ -123,6 +153,7 @@ class Battle:
     probability: float | None
     paced: bool
     sampling: Mapping[str, Any]
+    asked_bytes: int = 0  # of all requests, as they came
     turns: list[Turn] = field(default_factory=list)
     running: bool = False
     failure: str | None = None
@@ -145,10 +176,16 @@ class Battle:
 
     @property
     def size(self) -> int:
-        """About how many bytes it takes: its texts, and something for the rest."""
-        prompts = sum(len(str(message.get("content", ""))) for turn in self.turns for message in turn.prompt)
-        answers = (answer.generation for turn in self.turns for answer in turn.answers.values())
-        return 4096 + prompts + sum(2 * len(g.text) + len(g.reasoning) for g in answers)
+        """About how many bytes it takes."""
+        answers = [answer for turn in self.turns for answer in turn.answers.values()]
+        texts = (text for a in answers for text in (a.shown, a.generation.text, a.generation.reasoning))
+        messages = sum(len(turn.prompt) for turn in self.turns)
+        return EMPTY_BYTES + self.asked(self.asked_bytes) + MESSAGE_BYTES * messages + sum(map(getsizeof, texts))
+
+    @staticmethod
+    def asked(request_bytes: int) -> int:
+        """About how many bytes a request of that length takes, read: up to four for a character."""
+        return 4 * request_bytes
 
     def check_open(self) -> None:
         """Raises what keeps it from taking a turn or a vote: TurnRunning, Voted, NotVotable."""
@@ -158,6 +195,17 @@ class Battle:
             raise TurnRunning("The answers of this battle are still coming.")
         if self.failure is not None:
             raise NotVotable(self.failure)
+
+    def end_turn(self, failure: str | None) -> None:
+        """The running turn is over; `failure` is why its answers are not whole.
+
+        A later turn that never reached the models leaves the battle as it was before.
+        """
+        self.running = False
+        if failure is not None and len(self.turns) > 1 and not self.turns[-1].reached:
+            self.turns.pop()
+        else:
+            self.failure = failure
 
     def begin_turn(self, prompt: Sequence[Message], residencies: Mapping[str, str]) -> Turn:
         """A new turn, running; `residencies` by letter. Raises TurnRunning, Voted, NotVotable."""
@@ -207,7 +255,8 @@ class Battle:
             b=self.models["b"],
             probability=self.probability,
             paced=self.paced,
-            sampling=self.sampling,
+            # Stop sequences are the client's own words.
+            sampling={key: value for key, value in self.sampling.items() if texts or key != "stop"},
             turns=turns,
             failure=self.failure,
         )

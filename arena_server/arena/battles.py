@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from cachetools import TTLCache
 
-from arena_server.arena.battle import LETTERS, Battle, BattleNotFound, Message
+from arena_server.arena.battle import LETTERS, Battle, BattleNotFound, Message, ModelChanged, State, Turn
 from arena_server.arena.pace import NoPace, Pace
 from arena_server.arena.pairs import Draw, draw
 from arena_server.arena.stream import Emit, Event, events_of
@@ -29,6 +29,7 @@ from arena_server.store.records import BattleRecord, ModelRecord, Vote
 
 logger = logging.getLogger(__name__)
 
+BROKEN_OFF = "It was left, or the server was stopped, before both answers were whole."
 ID_BYTES = 16  # not to be guessed: who knows a battle's id may read it and vote
 
 
@@ -64,6 +65,7 @@ class Ask:
     messages: Sequence[Message]
     sampling: Mapping[str, Any]
     models: Sequence[str] | None
+    request_bytes: int
 
 
 class Battles:
@@ -109,11 +111,15 @@ class Battles:
             paced=self._config.paced,
             sampling=ask.sampling,
         )
-        return self._events(battle, ask.messages)
+        return self._events(battle, ask.messages, ask.request_bytes)
 
     def go_on(self, battle_id: str, content: str) -> AsyncGenerator[Event, None]:
-        """A battle's next turn. Raises BattleNotFound; its first event raises TurnRunning, Voted, NotVotable."""
-        return self._events(self.find(battle_id), [{"role": "user", "content": content}])
+        """A battle's next turn. Raises BattleNotFound.
+
+        Its first event raises TurnRunning, Voted, NotVotable, ModelChanged or BodyTooLarge: then it is as it was.
+        """
+        prompt = [{"role": "user", "content": content}]
+        return self._events(self.find(battle_id), prompt, len(content.encode(errors="replace")))
 
     def find(self, battle_id: str) -> Battle:
         """The battle. Raises BattleNotFound."""
@@ -139,41 +145,51 @@ class Battles:
 
     # Turns
 
-    def _events(self, battle: Battle, prompt: Sequence[Message]) -> AsyncGenerator[Event, None]:
+    def _events(self, battle: Battle, prompt: Sequence[Message], request_bytes: int) -> AsyncGenerator[Event, None]:
         async def make(emit: Emit) -> None:
             # Here and not earlier: nothing runs, and nothing would end it, if the client is gone by now.
-            turn = battle.begin_turn(prompt, self._residencies(battle))
-            failure: str | None = "The client left before both answers were whole."
+            turn = self._begin_turn(battle, prompt, request_bytes)
+            failure: str | None = BROKEN_OFF
             try:
-                self._remember(battle)
                 await emit("battle", {"id": battle.id, "turn": len(battle.turns)})
                 try:
                     await TurnRun(self._pool, self._clock, battle, turn, self._pace()).run(emit)
                     failure = None
-                except ArenaError as e:
-                    failure = e.message
-                    await emit("error", {"side": e.letter if isinstance(e, SideFailed) else None, **e.body()})
+                except Exception as e:
+                    error = _told(e)
+                    failure = error.message
+                    side = error.letter if isinstance(error, SideFailed) else None
+                    await emit("error", {"side": side, **error.body()})
             finally:
                 self._end_turn(battle, failure)
-            await emit("end", {"votable": failure is None, "reason": failure})
+            await emit("end", {"votable": battle.state is State.OPEN, "reason": battle.failure})
 
         return events_of(make)
+
+    def _begin_turn(self, battle: Battle, prompt: Sequence[Message], request_bytes: int) -> Turn:
+        battle.check_open()
+        for record in battle.models.values() if battle.turns else ():
+            if record.name not in self._models.models or self._record_of(record.name) != record:
+                raise ModelChanged("A model of this battle was changed meanwhile. It can be voted on as it is.")
+        if battle.size + Battle.asked(request_bytes) > self._config.battle_memory_bytes:
+            raise BodyTooLarge("The conversation is too long for arena.battle_memory_bytes.")
+        battle.asked_bytes += request_bytes
+        turn = battle.begin_turn(prompt, self._residencies(battle))
+        self._remember(battle)
+        return turn
 
     def _pace(self) -> Pace:
         kind = Pace if self._config.paced else NoPace
         return kind(self._config.min_chars_per_s, self._config.max_chars_per_s)
 
     def _remember(self, battle: Battle) -> None:
-        """Keep it in memory; its time begins anew. Raises BodyTooLarge."""
-        try:
+        """Keep it in memory; its time begins anew."""
+        with contextlib.suppress(ValueError):  # larger than all there is, by its answers: then as it was counted before
             self._battles[battle.id] = battle
-        except ValueError:
-            raise BodyTooLarge("The conversation is too long for arena.battle_memory_bytes.") from None
 
     def _end_turn(self, battle: Battle, failure: str | None) -> None:
-        battle.running, battle.failure = False, failure
-        with contextlib.suppress(BodyTooLarge):  # then as it was when the turn began
-            self._remember(battle)
+        battle.end_turn(failure)
+        self._remember(battle)
         self._spawn(self._keep(battle))
 
     # Pairs
@@ -226,7 +242,7 @@ class Battles:
     def _recorded(self, task: asyncio.Task[None]) -> None:
         self._recording.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
-            logger.warning("A vote was not recorded: %s", error)
+            logger.warning("Not recorded: %s", error)
 
     async def _keep_vote(self, battle: Battle, vote: Vote) -> None:
         try:
@@ -246,3 +262,11 @@ class Battles:
             await self._store.record(battle.record(texts=self._config.store_texts))
         except ArenaError as e:
             logger.warning("Battle %s is not in the store yet: %s", battle.id, e)
+
+
+def _told(error: Exception) -> ArenaError:
+    """What a client is told of what ended its turn: nothing that it may not know."""
+    if isinstance(error, ArenaError):
+        return error
+    logger.error("A defect in a battle", exc_info=error)
+    return ArenaError("The server failed; its log has the details.")

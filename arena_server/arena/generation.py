@@ -79,7 +79,11 @@ async def generate(
     request = {**sampling, "model": engine.name, "messages": messages, "stream": True, "stream_options": options}
     asked = clock.now()
     try:
-        async with engine.client.post(CHAT_PATH, HEADERS, json.dumps(request).encode()) as answer:
+        client = engine.client
+    except RuntimeError as e:  # it died since the lease was granted, and has been stopped already
+        raise ended(engine.name) from e
+    try:
+        async with client.post(CHAT_PATH, HEADERS, json.dumps(request).encode()) as answer:
             if answer.status != 200:
                 raise refused(answer.status, (await answer.read())[:LONGEST_REFUSAL_BYTES])
             async for chunk in _events(answer):

@@ -2,10 +2,13 @@
 
 Nothing leaves before both have begun. From then on both are let out to the same length, which grows no faster than
 the slower one was written. It grows in steps of `STEP` characters, whatever the engines sent: how a text comes in
-tokens tells whose it is. When one has ended, the other goes on at the pace that both had.
+tokens tells whose it is. When one has ended, the other goes on at the pace that both had. That is a little slower than
+the slower one (`SHARE`), so that the longer one, if it is the slower one, does not run dry, which the other would not.
 
-It is bounded: after `t` seconds the length is at least `t * min_chars_per_s` (a side that is slower than that is not
-waited for, and can then be told), and it grows by at most `max_chars_per_s`.
+It is bounded. It grows by at most `max_chars_per_s`. And from `GRACE_S` after both have begun, the length is at least
+what `min_chars_per_s` give: a side that is slower than that on the whole is not waited for, and can then be told. (Not
+sooner: an engine that is fast enough may pause after its first token.) An answer of one piece has no speed: beside one
+that is complete the other goes on at `min_chars_per_s`, since its own speed would tell which one it is.
 """
 
 from __future__ import annotations
@@ -13,6 +16,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 STEP = 4
+SHARE = 0.9
+GRACE_S = 3.0
 
 
 @dataclass(slots=True)
@@ -89,14 +94,20 @@ class Pace:
                 side.out = upto
         return some
 
+    def _speed(self, side: Side) -> float:
+        """How fast one could be let out, within the bounds."""
+        speed = side.chars_per_s
+        if speed is None:
+            return self.min_chars_per_s if side.complete else self.max_chars_per_s
+        return min(max(SHARE * speed, self.min_chars_per_s), self.max_chars_per_s)
+
     def _grown(self, now: float) -> float:
         assert self._stepped is not None
         since_s = now - self._stepped
-        speeds = [s for side in self.sides.values() if (s := side.chars_per_s) is not None]
-        speed = min(max(min(speeds, default=self.max_chars_per_s), self.min_chars_per_s), self.max_chars_per_s)
+        speed = min(self._speed(side) for side in self.sides.values())
         written = min((len(s.text) for s in self.sides.values() if not s.complete), default=float("inf"))
         # What is not written yet cannot be let out; but the other one does not wait for it for ever.
-        bound = max(written, self.min_chars_per_s * (now - self._began))
+        bound = max(written, self.min_chars_per_s * (now - self._began - GRACE_S))
         longest = max(len(side.text) for side in self.sides.values())
         # The last step is a whole one, too, though the text ends within it.
         return min(self._length + speed * since_s, bound, longest + STEP)

@@ -7,7 +7,9 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-# Beyond this the maker waits for its reader, and the engines wait for the maker: a slow client costs no memory.
+import anyio
+
+# Beyond this the maker waits for its reader.
 MOST_UNREAD = 32
 
 
@@ -29,8 +31,12 @@ async def events_of(make: Callable[[Emit], Awaitable[None]]) -> AsyncGenerator[E
     would see GeneratorExit, with which the first cannot deal.
     """
     unread: asyncio.Queue[Event | Exception | None] = asyncio.Queue(MOST_UNREAD)
+    gone = False
 
     async def emit(kind: str, data: Mapping[str, Any]) -> None:
+        # A task group whose part fails in the very moment of the cancellation swallows that (before Python 3.13).
+        if gone:
+            raise asyncio.CancelledError
         await unread.put(Event(kind, data))
 
     async def run() -> None:
@@ -48,5 +54,8 @@ async def events_of(make: Callable[[Emit], Awaitable[None]]) -> AsyncGenerator[E
                 raise event
             yield event
     finally:
+        gone = True
         task.cancel()
-        await asyncio.wait([task])
+        # Shielded, as whoever serves the response cancels again and again, and what is leased is to be back by then.
+        with anyio.CancelScope(shield=True):
+            await asyncio.wait([task])

@@ -7,7 +7,7 @@ import logging
 import math
 from contextlib import aclosing
 
-from arena_server.arena.battle import LETTERS, Battle, Turn
+from arena_server.arena.battle import LETTERS, Battle, CutShort, Turn
 from arena_server.arena.generation import generate
 from arena_server.arena.pace import Pace
 from arena_server.arena.stream import Emit
@@ -92,6 +92,10 @@ class TurnRun:
                 async for piece in pieces:
                     if not piece.reasoning:
                         self._pace.add(letter, piece.text, self._clock.now())
+            answer.check_whole(sampling.get("max_tokens"))
+        except CutShort as e:
+            logger.warning("Battle %s: side %s, %s: %s", self._battle.id, letter, name, e)
+            raise SideFailed(letter, f"Side {letter} was cut short: the conversation may be too long for it.") from e
         except ArenaError as e:
             logger.warning("Battle %s: side %s, %s: %s", self._battle.id, letter, name, e)
             raise SideFailed(letter, _what_failed(letter, e)) from e
@@ -102,7 +106,7 @@ class TurnRun:
     async def _let_out(self, emit: Emit) -> None:
         """Emit the texts at an even rhythm: when the engines' tokens come must not be seen."""
         done: set[str] = set()
-        while len(done) < len(LETTERS):
+        while True:
             for letter, text in self._pace.step(self._clock.now()).items():
                 self._turn.answers[letter].shown += text
                 await emit("delta", {"side": letter, "text": text})
@@ -111,6 +115,8 @@ class TurnRun:
                     done.add(letter)
                     self._turn.answers[letter].complete = True
                     await emit("done", {"side": letter, "finish_reason": self._turn.answers[letter].finish_reason})
+            if len(done) == len(LETTERS):
+                return
             await asyncio.sleep(TICK_S)
 
 

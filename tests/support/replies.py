@@ -91,15 +91,16 @@ def reply_to(request: Received) -> Reply:
         return whole({"text": f"{len(request.body)} bytes for {model}"})
     dialects = {
         "/v1/completions": _completions,
-        "/v1/chat/completions": _chat,
         "/v1/messages": _messages,
         "/v1/responses": _responses,
     }
-    if request.method != "POST" or path not in dialects:
+    if request.method != "POST" or path not in {*dialects, "/v1/chat/completions"}:
         return whole({"object": path})
     asked = request.json()
     words = str(asked.get("prompt") or asked.get("input") or asked["messages"][-1]["content"]).split() or [""]
     texts = [f"{words[i % len(words)]} " for i in range(asked.get("max_tokens") or 3)]
+    if path == "/v1/chat/completions":
+        return _chat(asked, texts)
     return dialects[path](asked["model"], texts, bool(asked.get("stream")))
 
 
@@ -113,17 +114,22 @@ def _completions(model: str, texts: list[str], streaming: bool) -> Reply:
     return stream([*(data(event(t, None)) for t in texts[:-1]), data(event(texts[-1], "length")), DONE])
 
 
-def _chat(model: str, texts: list[str], streaming: bool) -> Reply:
+def _chat(asked: dict[str, Any], texts: list[str]) -> Reply:
+    about = {"id": "chatcmpl-1", "created": 1, "model": asked["model"]}
+    last = "length" if asked.get("max_tokens") else "stop"
+
     def event(kind: str, key: str, text: str, end: str | None) -> dict[str, Any]:
         choice = {"index": 0, key: {"role": "assistant", "content": text}, "finish_reason": end}
-        return {"id": "chatcmpl-1", "object": kind, "created": 1, "model": model, "choices": [choice]}
+        return {**about, "object": kind, "choices": [choice]}
 
-    if not streaming:
-        return whole(event("chat.completion", "message", "".join(texts), "length"))
-    ends = [None] * (len(texts) - 1) + ["length"]
-    return stream(
-        [*(data(event("chat.completion.chunk", "delta", t, e)) for t, e in zip(texts, ends, strict=True)), DONE]
-    )
+    if not asked.get("stream"):
+        return whole(event("chat.completion", "message", "".join(texts), last))
+    ends = [None] * (len(texts) - 1) + [last]
+    events = [event("chat.completion.chunk", "delta", t, e) for t, e in zip(texts, ends, strict=True)]
+    if (asked.get("stream_options") or {}).get("include_usage"):
+        usage = {"prompt_tokens": 3, "completion_tokens": len(texts), "total_tokens": 3 + len(texts)}
+        events.append({**about, "object": "chat.completion.chunk", "choices": [], "usage": usage})
+    return stream([*map(data, events), DONE])
 
 
 def _messages(model: str, texts: list[str], streaming: bool) -> Reply:
