@@ -13,6 +13,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from arena_server.engine.parent_death import die_with_parent
 from arena_server.store.records import Vote, VoteCount
 
 # Behind the daemon and the engines: a leaderboard can wait a little, a token cannot.
@@ -50,6 +51,7 @@ def ranked(asked: bytes) -> bytes:
 
 def main() -> None:
     """Entry of the process."""
+    die_with_parent(os.getppid())
     os.nice(NICE)
     # Before numpy is imported: its threads would take the cores that streams need, and these matrices are small.
     os.environ.update(OPENBLAS_NUM_THREADS="1", OMP_NUM_THREADS="1", MKL_NUM_THREADS="1")
