@@ -1,4 +1,4 @@
-"""The demo: two models answer one prompt side by side, then a third takes a place."""
+"""The demo: two models answer one prompt side by side, a third takes a place, then they meet in blind battles."""
 
 from __future__ import annotations
 
@@ -20,11 +20,12 @@ from rich.text import Text
 
 from arena_server.demo.chat import Chat
 from arena_server.demo.daemon import free_port, health, running_daemon, write_config
+from arena_server.demo.evening import hold_evening
 from arena_server.demo.models import make_demo_models
 
-PROMPT = "Tell me about your day."
-# Long enough to be watched: these models are fast.
-OPTIONS: dict[str, Any] = {"max_tokens": 160, "min_tokens": 120, "temperature": 0.8, "seed": 7}
+PROMPT = "Tell me a story about a cat."
+# A story is long enough to be watched, though these models are fast.
+OPTIONS: dict[str, Any] = {"max_tokens": 200, "temperature": 0.6, "seed": 7}
 REFRESH_S = 0.1
 
 
@@ -51,12 +52,13 @@ async def _demo(console: Console, directory: Path, check: bool, port: int) -> in
         first, second, third = (m.name for m in models)
         faults = await _pair(console, client, first, second)
         faults += await _third(console, client, third)
+        faults += await hold_evening(console, client, [m.name for m in models])
         for fault in faults:
             console.print(f"[red]Not as it should be:[/] {escape(fault)}")
         if check:
             console.print("[red]FAILED[/]" if faults else "[green]OK[/]")
         else:
-            await _stay(console, base_url, first)
+            await _stay(console, base_url, first, second)
     return 1 if faults else 0
 
 
@@ -143,10 +145,11 @@ def _figures(chat: Chat) -> str | None:
     return f"[dim]first token after {chat.first_at - chat.asked_at:.2f} s{rate}[/]"
 
 
-async def _stay(console: Console, base_url: str, model: str) -> None:
+async def _stay(console: Console, base_url: str, model: str, other: str) -> None:
     body = f'{{"model": "{model}", "messages": [{{"role": "user", "content": "Hello"}}], "stream": true}}'
-    console.print("\nThe daemon stays up. Try, in another terminal:\n")
+    console.print(f"\nThe daemon stays up. The arena's page: [bold]{base_url}/[/]\nTry, in another terminal:\n")
     for command in (
+        f"arena-server compare --url {base_url} 'What is the capital of France?' -m {model} -m {other}",
         f"curl {base_url}/health",
         f"curl {base_url}/v1/models",
         f"curl -N {base_url}/v1/chat/completions -H 'Content-Type: application/json' -d '{body}'",

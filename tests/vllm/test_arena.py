@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import signal
 from collections.abc import AsyncIterator, Iterator
@@ -13,6 +12,7 @@ from typing import Any
 import aiohttp
 import pytest
 
+from arena_server.demo.events import events
 from arena_server.demo.models import DemoModel
 from tests.vllm.daemon import ENDLESS, Daemon, model_config
 from tests.vllm.engines import running_in_vllm
@@ -33,16 +33,6 @@ def arena(models: dict[str, DemoModel], directory: Path) -> Iterator[Daemon]:
 async def client(arena: Daemon) -> AsyncIterator[aiohttp.ClientSession]:
     async with aiohttp.ClientSession(arena.url, timeout=aiohttp.ClientTimeout(total=150)) as session:
         yield session
-
-
-async def events(response: aiohttp.ClientResponse) -> AsyncIterator[tuple[str, dict[str, Any]]]:
-    kind = ""
-    async for line in response.content:
-        field, _, value = line.decode().rstrip("\n").partition(": ")
-        if field == "event":
-            kind = value
-        elif field == "data":
-            yield kind, json.loads(value)
 
 
 async def fought(client: aiohttp.ClientSession, models: list[str] | None = None) -> tuple[str, dict[str, str]]:
@@ -154,4 +144,3 @@ async def test_a_battle_may_finish_after_the_daemon_is_told_to_end(
         rest = [event async for event in got]
     assert rest[-1] == ("end", {"votable": True, "reason": None})
     await ending
-    await asyncio.to_thread(arena.start)
