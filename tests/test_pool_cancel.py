@@ -32,7 +32,7 @@ async def pool() -> AsyncIterator[Parts]:
             assert parts.view(name).running == 0
             assert parts.view(name).waiting == 0
         assert not parts.pool._core.leases
-        assert not parts.pool._waiting
+        assert not parts.pool._tickets._waiting
 
 
 async def given_up(task: asyncio.Task[Lease]) -> None:

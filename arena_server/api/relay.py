@@ -17,7 +17,8 @@ from arena_server.api.answer import HOP_BY_HOP, Answer, Header, end_to_end
 from arena_server.engine.client import EngineClient, EngineLost, EngineUnreachable
 from arena_server.engine.failures import ended, until_known_dead
 from arena_server.errors import ArenaError, EngineDied, ShuttingDown
-from arena_server.pool.pool import Notices, Pool
+from arena_server.pool.pool import Pool
+from arena_server.pool.tickets import Notices
 
 logger = logging.getLogger(__name__)
 

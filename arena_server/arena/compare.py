@@ -18,8 +18,9 @@ from arena_server.clock import Clock
 from arena_server.errors import ArenaError, ModelsDoNotFitTogether
 from arena_server.pool.lease import Lease
 from arena_server.pool.outlook import Outlook
-from arena_server.pool.pool import Notices, Pool
+from arena_server.pool.pool import Pool
 from arena_server.pool.residency import COMING_UP, Residency
+from arena_server.pool.tickets import Notices
 
 STATUS_EVERY_S = 1.0
 

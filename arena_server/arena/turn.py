@@ -15,8 +15,9 @@ from arena_server.clock import Clock
 from arena_server.errors import ArenaError, EngineRefused, QueueFull, ShuttingDown, WaitLimit
 from arena_server.pool.lease import Lease
 from arena_server.pool.outlook import Outlook
-from arena_server.pool.pool import Notices, Pool
+from arena_server.pool.pool import Pool
 from arena_server.pool.residency import COMING_UP
+from arena_server.pool.tickets import Notices
 
 logger = logging.getLogger(__name__)
 

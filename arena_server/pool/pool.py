@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import itertools
 import logging
 import math
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 
@@ -45,10 +44,8 @@ from arena_server.pool.events import (
     Reconfigure,
     Refusal,
     Refuse,
-    Release,
     Removed,
     Replaced,
-    Request,
     Reset,
     Sleep,
     Stop,
@@ -58,34 +55,15 @@ from arena_server.pool.events import (
 from arena_server.pool.journal import Journal
 from arena_server.pool.lease import Lease
 from arena_server.pool.ledger import Budget
-from arena_server.pool.outlook import Outlook, Whereabouts, model_eta_s, outlooks
+from arena_server.pool.outlook import Whereabouts, model_eta_s, outlooks
 from arena_server.pool.records import Records
 from arena_server.pool.residency import Residency
 from arena_server.pool.survey import Survey
+from arena_server.pool.tickets import Ask, Notices, Tickets
 from arena_server.pool.transitions import Transitions
 from arena_server.pool.views import PoolView, pool_view
 
 logger = logging.getLogger(__name__)
-
-OUTLOOK_KEPT_S = 0.25
-
-
-@dataclass(frozen=True, slots=True)
-class Notices:
-    """How somebody who waits is told of it: first after `first_s` seconds, then every `then_s`."""
-
-    first_s: float
-    then_s: float
-    tell: Callable[[Outlook], Awaitable[None]]
-
-
-@dataclass(frozen=True, slots=True)
-class Ask:
-    """Somebody's ticket, and the pool's answer to it."""
-
-    ticket: int
-    models: frozenset[str]
-    answer: asyncio.Future[None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,11 +98,7 @@ class Pool:
         self._survey = Survey(memory, core, self._feed, reserve_bytes or {})
         self._transitions = Transitions(self._engines, memory, records, clock, self._feed, self._survey.look)
         self._successors: dict[str, EnginePart] = {}
-        self._tickets = itertools.count(1)
-        self._waiting: dict[int, asyncio.Future[None]] = {}  # by ticket, until answered
-        self._open: set[int] = set()  # tickets that the core knows: waiting or granted
-        self._outlooks: dict[int, Outlook] = {}  # as they were at `_outlooks_at`
-        self._outlooks_at = -math.inf
+        self._tickets = Tickets(core, clock, self._feed)
         self._touches: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._closed = False
@@ -148,47 +122,11 @@ class Pool:
     def _ask(self, models: Iterable[str]) -> Ask:
         if self._closed:
             raise ShuttingDown("The server is shutting down.")
-        names = frozenset(self._known(name) for name in models)
-        ticket = next(self._tickets)
-        answer = self._waiting[ticket] = asyncio.get_running_loop().create_future()
-        self._open.add(ticket)
-        self._feed(Request(ticket, names))
-        return Ask(ticket, names, answer)
+        return self._tickets.ask(frozenset(self._known(name) for name in models))
 
     async def _granted(self, ask: Ask, notices: Notices | None = None) -> Lease:
-        ticket, answer = ask.ticket, ask.answer
-        try:
-            if notices is not None and not answer.done():
-                await self._tell(ticket, answer, notices)
-            await answer
-        except BaseException:
-            # Cancelled (waiting, or granted or refused in the same turn of the loop), or telling failed.
-            if answer.done() and not answer.cancelled():
-                answer.exception()  # nobody else would retrieve it, of which asyncio complains
-            self._give_back(ticket)
-            raise
-        finally:
-            self._waiting.pop(ticket, None)
-        return Lease({name: self._engines[name] for name in ask.models}, partial(self._give_back_some, ticket))
-
-    async def _tell(self, ticket: int, answer: asyncio.Future[None], notices: Notices) -> None:
-        wait_s = notices.first_s
-        while True:
-            await asyncio.wait([answer], timeout=wait_s)
-            if answer.done():
-                return
-            await notices.tell(self._outlook_of(ticket))
-            wait_s = notices.then_s
-
-    def _outlook_of(self, ticket: int) -> Outlook:
-        """What one who waits can expect, as of a moment ago.
-
-        Many may wait and ask each second, and an outlook is made of the whole queue: they share it.
-        """
-        now = self._clock.now()
-        if ticket not in self._outlooks or now - self._outlooks_at > OUTLOOK_KEPT_S:
-            self._outlooks, self._outlooks_at = {o.ticket: o for o in outlooks(self._core, now)}, now
-        return self._outlooks[ticket]
+        await self._tickets.granted(ask, notices)
+        return Lease({name: self._engines[name] for name in ask.models}, partial(self._tickets.give_back, ask.ticket))
 
     # Operators
 
@@ -199,8 +137,7 @@ class Pool:
             wait_s = model.retry_at - self._clock.now()
             raise ModelUnavailable(f"{name} failed: {model.error} (reset it, or wait {wait_s:.0f} s)")
         ask = self._ask([name])
-        if ask.answer.done() and (error := ask.answer.exception()) is not None:
-            del self._waiting[ask.ticket]
+        if (error := self._tickets.refused_at_once(ask)) is not None:
             raise error
 
         async def touch() -> None:
@@ -315,17 +252,6 @@ class Pool:
             raise ModelNotFound(name, self._core.models)
         return name
 
-    def _give_back(self, ticket: int) -> None:
-        if ticket in self._open:
-            self._open.remove(ticket)
-            self._feed(Release(ticket))
-
-    def _give_back_some(self, ticket: int, models: frozenset[str]) -> None:
-        # All of them one after the other end the ticket in the core, too.
-        self._feed(Release(ticket, models))
-        if ticket not in self._core.leases:
-            self._open.discard(ticket)
-
     def _feed(self, event: Event) -> None:
         if self._closed:
             return
@@ -344,11 +270,10 @@ class Pool:
     def _run(self, effect: Effect) -> None:
         match effect:
             case Grant(ticket):
-                self._answer(ticket, None)
+                self._tickets.answer(ticket, None)
             case Refuse(ticket):
                 self.journal.decided("refuse", None, f"{effect.refusal}: {effect.detail}")
-                self._open.remove(ticket)
-                self._answer(ticket, _error(effect))
+                self._tickets.answer(ticket, _error(effect))
             case Load(name, why, cost_s) | Sleep(name, why, cost_s) | Wake(name, why, cost_s) | Stop(name, why, cost_s):
                 self.journal.decided(type(effect).__name__.lower(), name, why, cost_s)
                 self._transitions.start(effect, self._core.models[name].spec)
@@ -368,15 +293,6 @@ class Pool:
     def _install(self, name: str, part: EnginePart) -> None:
         self._engines[name] = part.engine
         self._records.rename(name, part.key)
-
-    def _answer(self, ticket: int, error: ArenaError | None) -> None:
-        answer = self._waiting[ticket]
-        if answer.done():
-            return  # cancelled; its Release is on the way
-        if error is None:
-            answer.set_result(None)
-        else:
-            answer.set_exception(error)
 
 
 def _error(refuse: Refuse) -> ArenaError:
