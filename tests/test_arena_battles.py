@@ -393,12 +393,11 @@ async def test_a_client_that_leaves_frees_both_engines_and_ends_the_battle(daemo
     async with connected(daemon.port) as client:
         reader = await begun(client, ask(models=PAIR))
         battle = (await reader.until("battle")).data["id"]
-        for name in PAIR:
-            await until(lambda name=name: daemon.engines[name].inference, f"{name} to be asked")  # type: ignore[misc]
+        await until(lambda: all(daemon.engines[name].inference for name in PAIR), "both to be asked")
     for name in PAIR:
         await daemon.idle(name)
-        request = daemon.engines[name].inference[0]
-        await until(lambda request=request: request.aborted, f"{name}'s request to be aborted")  # type: ignore[misc]
+    requests = [daemon.engines[name].inference[0] for name in PAIR]
+    await until(lambda: all(request.aborted for request in requests), "both requests to be aborted")
     seen = (await asked(daemon, "GET", f"{BATTLES}/{battle}")).json()
     assert (seen["state"], seen["votable"]) == ("failed", False)
     assert seen["reason"] == "It was left, or the server was stopped, before both answers were whole."

@@ -234,12 +234,11 @@ async def test_a_client_that_leaves_frees_all_engines_at_once(daemon: FakeDaemon
         daemon.engines[name].chunks.hold()
     async with connected(daemon.port) as client:
         client.post(COMPARE, ask(stream=streaming))
-        for name in PAIR:
-            await until(lambda name=name: daemon.engines[name].inference, f"{name} to be asked")  # type: ignore[misc]
+        await until(lambda: all(daemon.engines[name].inference for name in PAIR), "both to be asked")
     for name in PAIR:
         await daemon.idle(name)
-        request = daemon.engines[name].inference[0]
-        await until(lambda request=request: request.aborted, f"{name}'s request to be aborted")  # type: ignore[misc]
+    requests = [daemon.engines[name].inference[0] for name in PAIR]
+    await until(lambda: all(request.aborted for request in requests), "both requests to be aborted")
 
 
 async def test_a_client_that_leaves_the_queue_leaves_no_place(daemon: FakeDaemon) -> None:

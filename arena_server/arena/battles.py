@@ -155,7 +155,7 @@ class Battles:
                 try:
                     await TurnRun(self._pool, self._clock, battle, turn, self._pace()).run(emit)
                     failure = None
-                except Exception as e:
+                except Exception as e:  # a defect, too, has to end the battle in order, and not its stream alone
                     error = _told(e)
                     failure = error.message
                     side = error.letter if isinstance(error, SideFailed) else None
