@@ -13,7 +13,6 @@ import argparse
 import asyncio
 import contextlib
 import itertools
-import os
 import random
 import sys
 import tempfile
@@ -26,24 +25,17 @@ from pathlib import Path
 import aiohttp
 from sqlalchemy import create_engine
 
-from arena_server.app import build, listen, server
 from arena_server.arena.leaderboard import REST_S
 from arena_server.arena.pairs import draw
-from arena_server.config import Config
-from arena_server.engine.parent_death import die_with_parent
-from arena_server.gpu.probe import HostProbe
-from arena_server.log import set_up_logging
-from arena_server.measurements import MeasurementStore
 from arena_server.store import schema
 from arena_server.store.records import BattleRecord, ModelRecord, Vote
 from arena_server.store.rows import battle_row
 from arena_server.store.store import Store
 from bench.client import Connection, Counter, chat_request
 from bench.processes import BenchError, run, running, until_healthy
-from bench.relay_app import StandInEngine
 from bench.report import Report, machine, percentile, spread, step
-from bench.stand_in import MODEL
 
+APPLICATION = ("-m", "bench.relay_app")
 MOST_S = 2.0
 MOST_ADDED_MS = 100.0
 START_LIMIT_S = 30.0
@@ -117,7 +109,7 @@ async def daemon(args: argparse.Namespace, models: Sequence[str]) -> AsyncIterat
                 await asyncio.to_thread(fill, url, args.votes, models)
             async with (
                 running("-m", "bench.stand_in", "--uds", socket, "--pace", str(args.pace)) as engine,
-                running("-m", "bench.leaderboard", "--serve", socket, url, stdout=asyncio.subprocess.PIPE) as served,
+                running(*APPLICATION, "--engine", socket, "--votes", url, stdout=asyncio.subprocess.PIPE) as served,
             ):
                 assert served.stdout is not None
                 line = await asyncio.wait_for(served.stdout.readline(), START_LIMIT_S)
@@ -223,19 +215,6 @@ async def measure(args: argparse.Namespace) -> None:
     Report("leaderboard", host, lines, figures, goal, met).print(as_json=args.json)
 
 
-def serve(socket: Path, url: str) -> None:
-    """The daemon's process; its first line on standard output is the port."""
-    die_with_parent(os.getppid())
-    set_up_logging("warning")
-    model = {"model": MODEL, "gpu_memory_utilization": 0.05}
-    config = Config.model_validate({"server": {"port": 0, "shutdown_grace_s": 1.0}, "models": {MODEL: model}})
-    listener = listen(config)
-    store = MeasurementStore(None)  # in memory
-    built = build(config, HostProbe(), store, Store(url), lambda name, _: StandInEngine(name, socket), None)
-    print(listener.getsockname()[1], flush=True)
-    server(config, built).run(sockets=[listener])
-
-
 def main() -> int:
     """The command line."""
     parser = argparse.ArgumentParser(description="The leaderboard of many votes, and the streams that run meanwhile.")
@@ -245,11 +224,7 @@ def main() -> int:
     parser.add_argument("--pace", type=float, default=50, help="tokens per second of each stream (50)")
     parser.add_argument("--blocks", type=int, default=5, help="blocks of each kind (5)")
     parser.add_argument("--json", action="store_true", help="print a JSON object as the last line")
-    parser.add_argument("--serve", nargs=2, metavar=("SOCKET", "URL"), help=argparse.SUPPRESS)
     args = parser.parse_args()
-    if args.serve:
-        serve(Path(args.serve[0]), args.serve[1])
-        return 0
     return run(lambda: measure(args))
 
 

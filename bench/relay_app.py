@@ -73,6 +73,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="arena-server in front of a stand-in engine.")
     parser.add_argument("--engine", type=Path, required=True, help="path of the stand-in's socket")
     parser.add_argument("--port", type=int, default=0, help="port to listen on (any free one)")
+    parser.add_argument("--votes", default="sqlite://", metavar="URL", help="database of votes (in memory)")
     args = parser.parse_args()
     die_with_parent(os.getppid())
     set_up_logging("warning")
@@ -84,7 +85,7 @@ def main() -> None:
     )
     listener = listen(config)
     store = MeasurementStore(None)  # in memory
-    votes = Store("sqlite://")  # in memory, too
+    votes = Store(args.votes)
     daemon = build(config, HostProbe(), store, votes, lambda name, _: StandInEngine(name, args.engine), None)
     print(listener.getsockname()[1], flush=True)
     server(config, daemon).run(sockets=[listener])

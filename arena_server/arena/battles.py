@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from cachetools import TTLCache
 
-from arena_server.arena.battle import LETTERS, Battle, BattleNotFound, Message, ModelChanged, State, Turn
+from arena_server.arena.battle import Battle, BattleNotFound, Message, ModelChanged, State, Turn
 from arena_server.arena.pace import NoPace, Pace
 from arena_server.arena.pairs import Draw, draw
 from arena_server.arena.stream import Emit, Event, events_of
@@ -168,7 +168,7 @@ class Battles:
 
     def _begin_turn(self, battle: Battle, prompt: Sequence[Message], request_bytes: int) -> Turn:
         battle.check_open()
-        for record in battle.models.values() if battle.turns else ():
+        for record in battle.models.values():
             if record.name not in self._models.models or self._record_of(record.name) != record:
                 raise ModelChanged("A model of this battle was changed meanwhile. It can be voted on as it is.")
         if battle.size + Battle.asked(request_bytes) > self._config.battle_memory_bytes:
@@ -223,13 +223,9 @@ class Battles:
 
     def _residencies(self, battle: Battle) -> dict[str, str]:
         """Where both models are: awake, asleep or, whatever else it is, cold."""
-        found = {}
-        for letter in LETTERS:
-            name = battle.models[letter].name
-            known = name in self._models.models
-            residency = self._pool.where(name).residency if known else Residency.COLD
-            found[letter] = str(residency if residency in (Residency.AWAKE, Residency.ASLEEP) else Residency.COLD)
-        return found
+        found = {letter: self._pool.where(record.name).residency for letter, record in battle.models.items()}
+        there = (Residency.AWAKE, Residency.ASLEEP)
+        return {letter: str(where if where in there else Residency.COLD) for letter, where in found.items()}
 
     # Store
 

@@ -94,9 +94,6 @@ class TurnRun:
                     if not piece.reasoning:
                         self._pace.add(letter, piece.text, self._clock.now())
             answer.check_whole(sampling.get("max_tokens"))
-        except CutShort as e:
-            logger.warning("Battle %s: side %s, %s: %s", self._battle.id, letter, name, e)
-            raise SideFailed(letter, f"Side {letter} was cut short: the conversation may be too long for it.") from e
         except ArenaError as e:
             logger.warning("Battle %s: side %s, %s: %s", self._battle.id, letter, name, e)
             raise SideFailed(letter, _what_failed(letter, e)) from e
@@ -133,6 +130,8 @@ def _unavailable(error: ArenaError) -> ArenaError:
 
 
 def _what_failed(letter: str, error: ArenaError) -> str:
+    if isinstance(error, CutShort):
+        return f"Side {letter} was cut short: the conversation may be too long for it."
     if isinstance(error, EngineRefused) and error.status < 500:
         return f"Side {letter} does not take this conversation: it may be too long for it."
     return f"Side {letter} failed while it answered."

@@ -166,7 +166,7 @@ class Pool:
 
     def pin(self, name: str, pinned: bool) -> None:
         """Keep the model from being evicted, or no longer. Raises ModelNotFound, ModelsDoNotFitTogether."""
-        if pinned and (misfit := self._core.misfit([self._known(name)])):
+        if pinned and (misfit := self.misfit([name])):
             raise ModelsDoNotFitTogether(misfit)
         self._feed(Pin(self._known(name), pinned))
 
