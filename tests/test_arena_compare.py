@@ -31,10 +31,7 @@ async def daemon(caplog: pytest.LogCaptureFixture) -> AsyncIterator[FakeDaemon]:
     """Checks that nobody keeps a lease or a place, and that nothing was logged as a defect."""
     async with running_daemon() as running:
         yield running
-        running.open_gates()
-        for name in running.engines:
-            await running.idle(name)
-        assert not running.pool._core.leases
+        await running.come_to_rest()
     assert [r.getMessage() for r in logged(caplog) if r.exc_info] == []
 
 

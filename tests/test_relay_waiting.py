@@ -41,10 +41,7 @@ async def daemon(caplog: pytest.LogCaptureFixture) -> AsyncIterator[FakeDaemon]:
     async with running_daemon(pool={"wait_notice_s": NOTICE_S}) as running:
         running.engines["alpha"].load_gate.hold()
         yield running
-        running.open_gates()
-        for name in running.engines:
-            await running.idle(name)
-        assert not running.pool._core.leases
+        await running.come_to_rest()
     assert [r.getMessage() for r in logged(caplog) if r.exc_info] == []
 
 

@@ -49,10 +49,7 @@ async def daemon(tmp_path: Path) -> AsyncIterator[FakeDaemon]:
     write(file, MODELS)
     async with running_daemon(file=file) as running:
         yield running
-        running.open_gates()
-        for name in [v.name for v in running.pool.view().models]:
-            await running.idle(name)
-        assert not running.pool._core.leases
+        await running.come_to_rest()
 
 
 async def reload(daemon: FakeDaemon, models: Mapping[str, Mapping[str, Any]], **sections: Any) -> Reloaded:

@@ -97,6 +97,13 @@ class Parts:
         """Wait until nobody has or wants the model."""
         await until(lambda: not self.view(name).running and not self.view(name).waiting, f"{name} to be idle")
 
+    async def come_to_rest(self) -> None:
+        """Let everything go on to its end, and check that nobody keeps a lease or a place."""
+        self.open_gates()
+        for view in self.pool.view().models:
+            await self.idle(view.name)
+        assert not self.pool._core.leases
+
     def open_gates(self) -> None:
         """Let everything that a test holds go on."""
         for engine in self.made:
