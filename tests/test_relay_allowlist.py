@@ -30,7 +30,6 @@ CONTROL = [
     "/is_scaling_elastic_ep",
     "/is_sleeping",
     "/load",
-    "/metrics",
     "/pause",
     "/ping",
     "/reset_encoder_cache",

@@ -9,7 +9,7 @@ from starlette.types import Send
 
 from arena_server.api.errors import error_event
 from arena_server.engine.failures import refused
-from arena_server.errors import ArenaError
+from arena_server.errors import ArenaError, EngineRefused
 from arena_server.pool.outlook import Outlook
 
 LONGEST_LINE_BYTES = 1 << 20
@@ -30,6 +30,8 @@ STREAM_HEADERS = (
 )
 
 Header = tuple[bytes, bytes]
+# The HTTP status, and an error's code if it ended with one.
+Outcome = tuple[int, str | None]
 
 
 def end_to_end(headers: Iterable[Header], left_out: frozenset[bytes]) -> list[Header]:
@@ -46,6 +48,7 @@ class Answer:
         """`route` decides in which dialect an error is told within a stream."""
         self._send = send
         self._route = route
+        self.outcome: Outcome = (500, None)  # as the client sees it, so far
         self._started = False
         self._stream = False
         self._rest = b""
@@ -62,6 +65,7 @@ class Answer:
 
     async def start(self, status: int, headers: Iterable[Header]) -> None:
         """Begin with the engine's status and headers, unless a notice came before."""
+        self.outcome = (status, None)
         kept = end_to_end(headers, KEPT_FROM_CLIENT)
         stream = any(n == b"content-type" and v.startswith(b"text/event-stream") for n, v in kept)
         if self._started:
@@ -80,6 +84,8 @@ class Answer:
         if self._refusal is not None:
             self._refusal += chunk[: LONGEST_REFUSAL_BYTES - len(self._refusal)]
             return
+        if self._stream and b"error" in chunk and _tells_error(chunk):
+            self.outcome = (EngineRefused.status, EngineRefused.code)
         if self._stream and (self._rest or not chunk.endswith(b"\n")):
             lines, newline, rest = (self._rest + chunk).rpartition(b"\n")
             if len(rest) > LONGEST_LINE_BYTES:
@@ -102,9 +108,18 @@ class Answer:
         Any other answer that has begun is left incomplete, on which the server closes the connection: the client sees
         that it is cut, and cannot take it for whole. Raises the error if nothing has left.
         """
+        self.outcome = (error.status, error.code)
         if not self._started:
             raise error
         if self._stream:
             self._rest, self._refusal = b"", None
-            await self.add(error_event(error, self._route))
+            await self._send({"type": "http.response.body", "body": error_event(error, self._route), "more_body": True})
             await self.finish()
+
+
+def _tells_error(events: bytes) -> bool:
+    """Whether the engine tells of an error in mid-stream, which vLLM does in an event of its own.
+
+    No model can write what is looked for: within JSON, quotes and line ends are escaped.
+    """
+    return b'data: {"error":' in events or b"event: error\n" in events

@@ -23,6 +23,7 @@ from arena_server.arena.compare import Comparison, Side
 from arena_server.arena.stream import Event, events_of
 from arena_server.clock import Clock
 from arena_server.config import Config
+from arena_server.course import Courses
 from arena_server.errors import BadRequest
 from arena_server.pool.pool import Pool
 
@@ -36,6 +37,7 @@ def arena_router(
     leaderboard: Callable[[], Awaitable[Mapping[str, Any]]],
     clock: Clock,
     config: Config,
+    courses: Courses,
 ) -> APIRouter:
     """The routes; `leaderboard` gives the answer of that route."""
     router = APIRouter(prefix="/v1/arena", tags=["arena"])
@@ -51,7 +53,8 @@ def arena_router(
         if len(set(names)) < len(names):
             raise BadRequest("`models` names one model twice.", param="models")
         sides = [Side(letter, name, asked.messages_of(letter)) for letter, name in zip(LETTERS, names, strict=False)]
-        comparison = Comparison(pool, clock, sides, asked.sampling(), require=asked.co_residency == "require")
+        require = asked.co_residency == "require"
+        comparison = Comparison(pool, clock, sides, asked.sampling(), courses, require=require)
         events = events_of(comparison.run)
         if asked.stream:
             return await streamed(events, grace_s)

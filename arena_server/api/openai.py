@@ -13,7 +13,9 @@ from starlette.types import Receive, Scope, Send
 from arena_server.api.body import ask_of, read_body
 from arena_server.api.names import Catalogue
 from arena_server.api.relay import RelayedResponse
+from arena_server.course import Courses
 from arena_server.pool.pool import Pool
+from arena_server.request_id import origin
 
 # Those whose answers come as server-sent events if `stream` is true: there, comments may come before the first event.
 EVENT_STREAM_PATHS = frozenset({"/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/messages"})
@@ -42,7 +44,9 @@ INFERENCE_PATHS = (
 )
 
 
-def openai_router(pool: Pool, names: Catalogue, max_body_bytes: int, wait_notice_s: float) -> APIRouter:
+def openai_router(
+    pool: Pool, names: Catalogue, max_body_bytes: int, wait_notice_s: float, courses: Courses
+) -> APIRouter:
     """The routes over `pool`. Bodies may have `max_body_bytes`; who waits so long for a stream is told of it."""
     router = APIRouter(tags=["openai"])
     created = int(time.time())
@@ -66,19 +70,23 @@ def openai_router(pool: Pool, names: Catalogue, max_body_bytes: int, wait_notice
         return card(model, names.resolve(model))
 
     for path in INFERENCE_PATHS:
-        router.routes.append(Route(path, Inference(pool, names, max_body_bytes, wait_notice_s, path), methods=["POST"]))
+        inference = Inference(pool, names, max_body_bytes, wait_notice_s, path, courses)
+        router.routes.append(Route(path, inference, methods=["POST"]))
     return router
 
 
 class Inference:
     """Answers one inference route (ASGI): not a function, as what FastAPI does around one is of no use here."""
 
-    def __init__(self, pool: Pool, names: Catalogue, max_body_bytes: int, wait_notice_s: float, path: str) -> None:
+    def __init__(
+        self, pool: Pool, names: Catalogue, max_body_bytes: int, wait_notice_s: float, path: str, courses: Courses
+    ) -> None:
         self._pool = pool
         self._names = names
         self._max_body_bytes = max_body_bytes
         self._wait_notice_s = wait_notice_s
         self._path = path
+        self._courses = courses
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Read the request, then relay it."""
@@ -89,8 +97,11 @@ class Inference:
             return
         ask = ask_of(body, request.headers.get("content-type", ""))
         model = self._names.resolve(ask.model)
+        asker = origin()
+        stream = ask.stream and self._path in EVENT_STREAM_PATHS
+        course = self._courses.begin(asker.request_id, self._path, model, stream=stream, traceparent=asker.traceparent)
         # Never `request.url`: some Starlettes make it of the Host header, and `Host: x/sleep?` would choose the route.
         query = scope["query_string"].decode("latin-1")
         path = f"{self._path}?{query}" if query else self._path
-        notice_s = self._wait_notice_s if ask.stream and self._path in EVENT_STREAM_PATHS else None
-        await RelayedResponse(self._pool, model, path, request.headers.raw, body, notice_s)(scope, receive, send)
+        notice_s = self._wait_notice_s if stream else None
+        await RelayedResponse(self._pool, course, path, request.headers.raw, body, notice_s)(scope, receive, send)

@@ -13,7 +13,9 @@ from collections.abc import Iterable
 from fastapi import Response
 from starlette.types import Receive, Scope, Send
 
-from arena_server.api.answer import HOP_BY_HOP, Answer, Header, end_to_end
+from arena_server.api.answer import HOP_BY_HOP, Answer, Header, Outcome, end_to_end
+from arena_server.course import CLIENT_LEFT, Course
+from arena_server.engine import course_headers
 from arena_server.engine.client import EngineClient, EngineLost, EngineUnreachable
 from arena_server.engine.failures import ended, until_known_dead
 from arena_server.errors import ArenaError, EngineDied, ShuttingDown
@@ -23,28 +25,34 @@ from arena_server.pool.tickets import Notices
 logger = logging.getLogger(__name__)
 
 ATTEMPTS = 3
+RESPONSES_PATH = "/v1/responses"
 NOTICE_EVERY_S = 10.0
 
 # Of no concern to the engine: what the client shows to be let in, and what describes this hop.
-KEPT_FROM_ENGINE = HOP_BY_HOP | {b"host", b"content-length", b"expect", b"authorization", b"x-api-key", b"cookie"}
+NOT_FOR_ENGINES = frozenset({b"host", b"content-length", b"expect", b"authorization", b"x-api-key", b"cookie"})
+# Those of the course are put anew, as the daemon has them.
+KEPT_FROM_ENGINE = HOP_BY_HOP | NOT_FOR_ENGINES | course_headers.NAMES
 
 
 class RelayedResponse(Response):
     """A response that is fetched from the model's engine while it is sent."""
 
     def __init__(
-        self, pool: Pool, model: str, path: str, headers: Iterable[Header], body: bytes, wait_notice_s: float | None
+        self, pool: Pool, course: Course, path: str, headers: Iterable[Header], body: bytes, wait_notice_s: float | None
     ) -> None:
         """`path` is the engine's route (with its query, if any); `headers` and `body` are the client's.
+
+        `course` has begun, and is ended here.
 
         After `wait_notice_s` of waiting for the model the client is told of it, in a comment in the stream of events
         that it asked for; None if it asked for none.
         """
         super().__init__()
         self._pool = pool
-        self._model = model
+        self._course = course
+        self._model = course.model
         self._path = path
-        self._request_headers = end_to_end(headers, KEPT_FROM_ENGINE)
+        self._request_headers = [*end_to_end(headers, KEPT_FROM_ENGINE), *course_headers.course_headers(course)]
         self._request_body = body
         self._wait_notice_s = wait_notice_s
 
@@ -53,6 +61,7 @@ class RelayedResponse(Response):
         task = asyncio.current_task()
         assert task is not None
         left = False
+        outcome: Outcome = (500, None)  # a defect, unless it comes to something else
 
         async def watch() -> None:
             nonlocal left
@@ -63,17 +72,23 @@ class RelayedResponse(Response):
             task.cancel()
 
         watcher = asyncio.create_task(watch())
+        answer = Answer(send, self._path.partition("?")[0])
         try:
-            await self._relay(send)
+            await self._relay(answer)
+            outcome = answer.outcome
+        except ArenaError as e:
+            outcome = (e.status, e.code)
+            raise
         except asyncio.CancelledError:
             if not left or task.uncancel() > 0:
+                outcome = (ShuttingDown.status, ShuttingDown.code)
                 raise
             logger.debug("The client of a request to %s left", self._model)
         finally:
             watcher.cancel()
+            self._course.end(*((CLIENT_LEFT, None) if left else outcome))
 
-    async def _relay(self, send: Send) -> None:
-        answer = Answer(send, self._path.partition("?")[0])
+    async def _relay(self, answer: Answer) -> None:
         notices = Notices(self._wait_notice_s, NOTICE_EVERY_S, answer.notice) if self._wait_notice_s else None
         try:
             for _ in range(ATTEMPTS):
@@ -86,6 +101,7 @@ class RelayedResponse(Response):
     async def _attempt(self, answer: Answer, notices: Notices | None) -> bool:
         """Ask the engine once. False if it was gone before it took the request: then a new one may be asked."""
         async with self._pool.lease([self._model], notices) as lease:
+            self._course.is_granted()
             engine = lease.engines[self._model]
             try:
                 await self._stream(engine.client, answer)
@@ -107,6 +123,13 @@ class RelayedResponse(Response):
     async def _stream(self, engine: EngineClient, answer: Answer) -> None:
         async with engine.post(self._path, self._request_headers, self._request_body) as upstream:
             await answer.start(upstream.status, upstream.headers)
+            good = upstream.status < 400  # an error's text is no token
             async for chunk in upstream.chunks():
+                if good and self._course.first_token is None and self._has_token(chunk):
+                    self._course.has_token()
                 await answer.add(chunk)
         await answer.finish()
+
+    def _has_token(self, chunk: bytes) -> bool:
+        """Whether bytes of the answer can be a token's: a stream of Responses begins with events that are none."""
+        return not (self._course.stream and self._course.route == RESPONSES_PATH) or b".delta\n" in chunk

@@ -21,6 +21,7 @@ from arena_server.arena.stream import Emit, Event, events_of
 from arena_server.arena.turn import SideFailed, TurnRun
 from arena_server.clock import Clock
 from arena_server.config import ArenaConfig, ModelConfig
+from arena_server.course import Courses
 from arena_server.errors import ArenaError, BadRequest, BodyTooLarge, ModelsDoNotFitTogether
 from arena_server.pool.pool import Pool
 from arena_server.pool.residency import Residency
@@ -78,6 +79,7 @@ class Battles:
         store: BattleStore,
         clock: Clock,
         config: ArenaConfig,
+        courses: Courses,
         chance: random.Random | None = None,
     ) -> None:
         """`chance` draws pairs and sides; by default it cannot be foreseen."""
@@ -86,6 +88,7 @@ class Battles:
         self._store = store
         self._clock = clock
         self._config = config
+        self._courses = courses
         self._chance = chance or random.SystemRandom()
         self._battles: TTLCache[str, Battle] = TTLCache(
             config.battle_memory_bytes, config.battle_ttl_s, timer=clock.now, getsizeof=lambda battle: battle.size
@@ -153,7 +156,8 @@ class Battles:
             try:
                 await emit("battle", {"id": battle.id, "turn": len(battle.turns)})
                 try:
-                    await TurnRun(self._pool, self._clock, battle, turn, self._pace()).run(emit)
+                    run = TurnRun(self._pool, self._clock, battle, turn, self._pace(), self._courses)
+                    await run.run(emit)
                     failure = None
                 except Exception as e:  # a defect, too, has to end the battle in order, and not its stream alone
                     error = _told(e)

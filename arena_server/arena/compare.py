@@ -8,20 +8,24 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from contextlib import aclosing
+from contextlib import ExitStack, aclosing
 from dataclasses import dataclass, field
 from typing import Any
 
 from arena_server.arena.generation import Generation, generate
+from arena_server.arena.side_course import ends_with
 from arena_server.arena.stream import Emit
 from arena_server.clock import Clock
+from arena_server.course import Course, Courses
 from arena_server.errors import ArenaError, ModelsDoNotFitTogether
 from arena_server.pool.lease import Lease
 from arena_server.pool.outlook import Outlook
 from arena_server.pool.pool import Pool
 from arena_server.pool.residency import COMING_UP, Residency
 from arena_server.pool.tickets import Notices
+from arena_server.request_id import origin
 
+ROUTE = "/arena/compare"  # of the sides' courses
 STATUS_EVERY_S = 1.0
 
 
@@ -52,13 +56,21 @@ class Comparison:
     """One comparison. `sides` are its result once it has run."""
 
     def __init__(
-        self, pool: Pool, clock: Clock, sides: Sequence[Side], sampling: Mapping[str, Any], *, require: bool
+        self,
+        pool: Pool,
+        clock: Clock,
+        sides: Sequence[Side],
+        sampling: Mapping[str, Any],
+        courses: Courses,
+        *,
+        require: bool,
     ) -> None:
         """Sides with different models. Raises ModelsDoNotFitTogether where `require`, if they never can."""
         self.sides = sides
         self._pool = pool
         self._clock = clock
         self._sampling = sampling
+        self._courses = courses
         misfit = pool.misfit([side.model for side in sides])
         if misfit and require:
             raise ModelsDoNotFitTogether(misfit)
@@ -91,6 +103,16 @@ class Comparison:
         return self._pool.where(side.model).residency is not Residency.AWAKE
 
     async def _run_group(self, sides: Sequence[Side], emit: Emit) -> None:
+        with ExitStack() as stack:
+            courses = {side.letter: stack.enter_context(ends_with(self._course(side), self._pool)) for side in sides}
+            await self._ask_group(sides, courses, emit)
+
+    def _course(self, side: Side) -> Course:
+        asker = origin()
+        request_id = asker.of_side(side.letter)
+        return self._courses.begin(request_id, ROUTE, side.model, stream=True, traceparent=asker.traceparent)
+
+    async def _ask_group(self, sides: Sequence[Side], courses: Mapping[str, Course], emit: Emit) -> None:
         async def tell(outlook: Outlook) -> None:
             await self._start(emit)
             for side in sides:
@@ -99,6 +121,8 @@ class Comparison:
         try:
             lease = await self._pool.acquire([side.model for side in sides], Notices(0.0, STATUS_EVERY_S, tell))
         except ArenaError as e:
+            for course in courses.values():
+                course.end(e.status, e.code)
             if self.together and not self._started:
                 raise
             await self._start(emit)
@@ -106,10 +130,12 @@ class Comparison:
                 await _fail(side, e, emit)
             return
         with lease:
+            for course in courses.values():
+                course.is_granted()
             await self._start(emit)
             async with asyncio.TaskGroup() as group:
                 for side in sides:
-                    group.create_task(self._answer(side, lease, emit))
+                    group.create_task(self._answer(side, lease, courses[side.letter], emit))
 
     async def _start(self, emit: Emit) -> None:
         if not self._started:
@@ -127,14 +153,17 @@ class Comparison:
             return _status(side, "loading", outlook.phase, outlook.place, model.eta_s)
         return _status(side, "queued", outlook.phase, outlook.place, outlook.eta_s)
 
-    async def _answer(self, side: Side, lease: Lease, emit: Emit) -> None:
+    async def _answer(self, side: Side, lease: Lease, course: Course, emit: Emit) -> None:
         side.waited_s = self._clock.now() - self._began
         await emit("status", _status(side, "ready", "awake"))
         try:
             engine = lease.engines[side.model]
-            async with aclosing(generate(engine, side.messages, self._sampling, self._clock, side.answer)) as pieces:
-                async for piece in pieces:
-                    await emit("delta", {"side": side.letter, "reasoning" if piece.reasoning else "text": piece.text})
+            answer = generate(engine, side.messages, self._sampling, self._clock, side.answer, course)
+            with ends_with(course, self._pool):
+                async with aclosing(answer) as pieces:
+                    async for piece in pieces:
+                        kind = "reasoning" if piece.reasoning else "text"
+                        await emit("delta", {"side": side.letter, kind: piece.text})
             await emit("done", side.done())
         except ArenaError as e:
             await _fail(side, e, emit)

@@ -16,8 +16,10 @@ from typing import Any
 from pydantic_core import from_json
 
 from arena_server.clock import Clock
+from arena_server.course import Course
 from arena_server.engine.base import Engine
 from arena_server.engine.client import EngineAnswer, EngineLost, EngineUnreachable
+from arena_server.engine.course_headers import course_headers
 from arena_server.engine.failures import ended, refused, until_known_dead
 from arena_server.errors import EngineDied, EngineRefused
 
@@ -68,9 +70,9 @@ class Generation:
 
 
 async def generate(
-    engine: Engine, messages: Any, sampling: Mapping[str, Any], clock: Clock, generation: Generation
+    engine: Engine, messages: Any, sampling: Mapping[str, Any], clock: Clock, generation: Generation, course: Course
 ) -> AsyncGenerator[Piece, None]:
-    """Ask a leased engine, and yield the pieces of its answer, which `generation` adds up.
+    """Ask a leased engine, and yield the pieces of its answer, which `generation` adds up. `course` hears of the first.
 
     The answer is whole when it ends. Raises EngineDied if the engine goes away before, and EngineRefused with its own
     words if it does not take the request or breaks off. Closing the iterator ends the request.
@@ -83,10 +85,11 @@ async def generate(
     except RuntimeError as e:  # it died since the lease was granted, and has been stopped already
         raise ended(engine.name) from e
     try:
-        async with client.post(CHAT_PATH, HEADERS, json.dumps(request).encode()) as answer:
+        async with client.post(CHAT_PATH, [*HEADERS, *course_headers(course)], json.dumps(request).encode()) as answer:
             if answer.status != 200:
                 raise refused(answer.status, (await answer.read())[:LONGEST_REFUSAL_BYTES])
             async for chunk in _events(answer):
+                course.has_token()
                 for piece in _pieces(chunk, generation):
                     generation.add(piece, clock.now() - asked)
                     yield piece

@@ -5,22 +5,27 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from contextlib import aclosing
+from collections.abc import Mapping
+from contextlib import ExitStack, aclosing
 
 from arena_server.arena.battle import LETTERS, Battle, CutShort, Turn
 from arena_server.arena.generation import generate
 from arena_server.arena.pace import Pace
+from arena_server.arena.side_course import ends_with
 from arena_server.arena.stream import Emit
 from arena_server.clock import Clock
+from arena_server.course import Course, Courses
 from arena_server.errors import ArenaError, EngineRefused, QueueFull, ShuttingDown, WaitLimit
 from arena_server.pool.lease import Lease
 from arena_server.pool.outlook import Outlook
 from arena_server.pool.pool import Pool
 from arena_server.pool.residency import COMING_UP
 from arena_server.pool.tickets import Notices
+from arena_server.request_id import origin
 
 logger = logging.getLogger(__name__)
 
+ROUTE = "/arena/battle"  # of the sides' courses
 STATUS_EVERY_S = 1.0
 TICK_S = 0.05
 
@@ -47,30 +52,44 @@ class Unavailable(ArenaError):
 class TurnRun:
     """One turn while it runs."""
 
-    def __init__(self, pool: Pool, clock: Clock, battle: Battle, turn: Turn, pace: Pace) -> None:
+    def __init__(self, pool: Pool, clock: Clock, battle: Battle, turn: Turn, pace: Pace, courses: Courses) -> None:
         """`turn` is the last of `battle`."""
         self._pool = pool
         self._clock = clock
         self._battle = battle
         self._turn = turn
         self._pace = pace
+        self._courses = courses
         self._began = clock.now()
 
     async def run(self, emit: Emit) -> None:
         """Emit the turn's events but the last one. Raises SideFailed and Unavailable, which any client may see."""
+        with ExitStack() as stack:
+            courses = {letter: stack.enter_context(ends_with(self._course(letter), self._pool)) for letter in LETTERS}
+            await self._ask(courses, emit)
+
+    def _course(self, letter: str) -> Course:
+        asker, name = origin(), self._battle.models[letter].name
+        return self._courses.begin(asker.of_side(letter), ROUTE, name, stream=True, traceparent=asker.traceparent)
+
+    async def _ask(self, courses: Mapping[str, Course], emit: Emit) -> None:
         battle = self._battle
         try:
             lease = await self._pool.acquire(battle.names, Notices(0.0, STATUS_EVERY_S, lambda o: self._wait(o, emit)))
         except ArenaError as e:
+            for course in courses.values():
+                course.end(e.status, e.code)  # by what it was, which the client is not told
             logger.warning("Battle %s of %s: %s", battle.id, " and ".join(battle.names), e)
             raise _unavailable(e) from e
         with lease:
+            for course in courses.values():
+                course.is_granted()
             await emit("status", {"phase": "ready", "eta_s": None})
             failed: list[SideFailed] = []
             try:
                 async with asyncio.TaskGroup() as group:
                     for letter in LETTERS:
-                        group.create_task(self._answer(letter, lease))
+                        group.create_task(self._answer(letter, lease, courses[letter]))
                     group.create_task(self._let_out(emit))
             except* SideFailed as failures:
                 failed = [e for e in failures.exceptions if isinstance(e, SideFailed)]
@@ -81,7 +100,7 @@ class TurnRun:
         coming = any(self._pool.where(name).residency in COMING_UP for name in self._battle.names)
         await emit("status", {"phase": "loading" if coming else "queued", "eta_s": math.ceil(outlook.eta_s)})
 
-    async def _answer(self, letter: str, lease: Lease) -> None:
+    async def _answer(self, letter: str, lease: Lease, course: Course) -> None:
         """Have one side answer, into the pace."""
         name, answer = self._battle.models[letter].name, self._turn.answers[letter]
         answer.waited_s = self._clock.now() - self._began
@@ -89,13 +108,17 @@ class TurnRun:
         sampling = self._battle.sampling
         try:
             engine = lease.engines[name]
-            async with aclosing(generate(engine, messages, sampling, self._clock, answer.generation)) as pieces:
-                async for piece in pieces:
-                    if not piece.reasoning:
-                        self._pace.add(letter, piece.text, self._clock.now())
+            generated = generate(engine, messages, sampling, self._clock, answer.generation, course)
+            with ends_with(course, self._pool):
+                async with aclosing(generated) as pieces:
+                    async for piece in pieces:
+                        if not piece.reasoning:
+                            self._pace.add(letter, piece.text, self._clock.now())
             answer.check_whole(sampling.get("max_tokens"))
         except ArenaError as e:
-            logger.warning("Battle %s: side %s, %s: %s", self._battle.id, letter, name, e)
+            # An engine's own words may be the prompt's.
+            why = f"refused with status {e.status}" if isinstance(e, EngineRefused) else e
+            logger.warning("Battle %s: side %s, %s: %s", self._battle.id, letter, name, why)
             raise SideFailed(letter, _what_failed(letter, e)) from e
         finally:
             lease.release(name)

@@ -151,7 +151,12 @@ def _responses(model: str, texts: list[str], streaming: bool) -> Reply:
     response = {"id": "resp-1", "object": "response", "created_at": 1, "model": model, "output": output}
     if not streaming:
         return whole(response)
-    kind = "response.output_text.delta"
-    parts = [data({"type": kind, "delta": t, "sequence_number": i}, kind) for i, t in enumerate(texts)]
-    end = "response.completed"
-    return stream([*parts, data({"type": end, "response": response, "sequence_number": len(parts)}, end)])
+    begin, kind, end = "response.created", "response.output_text.delta", "response.completed"
+    parts = [data({"type": kind, "delta": t, "sequence_number": i}, kind) for i, t in enumerate(texts, 1)]
+    return stream(
+        [
+            data({"type": begin, "response": {**response, "output": []}, "sequence_number": 0}, begin),
+            *parts,
+            data({"type": end, "response": response, "sequence_number": len(parts) + 1}, end),
+        ]
+    )
