@@ -32,7 +32,7 @@ from arena_server.config_file import (
     reworded,
     shown,
 )
-from arena_server.config_types import AbsolutePath, ModelName, Origin, Section, absolute, raise_faults, refusal
+from arena_server.config_types import AbsolutePath, HttpUrl, ModelName, Origin, Section, absolute, raise_faults, refusal
 from arena_server.errors import ConfigError
 from arena_server.vllm_arguments import OWNED_ENV, device_count, known_arguments, normalise
 
@@ -208,12 +208,22 @@ class ArenaConfig(Section):
         return self
 
 
+class TracingConfig(Section):
+    """OpenTelemetry traces of requests; the SDK's own variables (OTEL_...) say the rest."""
+
+    endpoint: HttpUrl | None = Field(
+        default=None, description="Where traces go: a collector's URL for OTLP over HTTP; none: nowhere"
+    )
+    sample_ratio: float = Field(default=1.0, ge=0, le=1, description="Part of the requests that are traced")
+
+
 class Config(Section):
     """The whole configuration."""
 
     server: ServerConfig = Field(default_factory=ServerConfig, description="The public port")
     pool: PoolConfig = Field(default_factory=PoolConfig, description="Who may be awake, and who waits")
     arena: ArenaConfig = Field(default_factory=ArenaConfig, description="Blind battles, and what is kept of them")
+    tracing: TracingConfig = Field(default_factory=TracingConfig, description="Traces of requests")
     engine_start: Literal["fork", "spawn"] = Field(
         default="fork", description="How an engine starts: from a process that has imported vLLM already, or anew"
     )
@@ -281,6 +291,7 @@ def _section(where: tuple[Key, ...]) -> type[Section]:
         "server": ServerConfig,
         "pool": PoolConfig,
         "arena": ArenaConfig,
+        "tracing": TracingConfig,
         "models": ModelConfig,
     }
     return sections[where[0]] if len(where) > 1 else Config

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -66,6 +67,19 @@ def absolute(path: Path, info: ValidationInfo) -> Path:
         raise refusal(f"cannot be resolved: {e}") from None
 
 
+def _http_url(text: str) -> str:
+    try:
+        parts = urlsplit(text)
+        _ = parts.port  # raises ValueError where it is no number
+        good = parts.scheme in ("http", "https") and bool(parts.hostname) and text.isprintable() and " " not in text
+    except ValueError:
+        good = False
+    if not good:
+        raise refusal(f"must be a URL such as http://127.0.0.1:4318, not {shown(text)}")
+    return text
+
+
+HttpUrl = Annotated[str, AfterValidator(_http_url)]
 ModelName = Annotated[str, AfterValidator(_model_name)]
 AbsolutePath = Annotated[Path, BeforeValidator(_path), AfterValidator(absolute)]
 

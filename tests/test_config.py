@@ -89,6 +89,7 @@ def test_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
             "battle_ttl_s": 3600.0,
             "battle_memory_bytes": 268435456,
         },
+        "tracing": {"endpoint": None, "sample_ratio": 1.0},
         "engine_start": "fork",
         "state_dir": Path("/state/arena-server"),
         "run_dir": None,

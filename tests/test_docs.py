@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from arena_server.api.openai import INFERENCE_PATHS
-from arena_server.config import Config, ModelConfig, PoolConfig, ServerConfig
+from arena_server.config import ArenaConfig, Config, ModelConfig, PoolConfig, ServerConfig, TracingConfig
 from arena_server.pool.residency import diagram
 
 ROOT = Path(__file__).parent.parent
@@ -22,5 +22,6 @@ def test_the_readme_names_every_route() -> None:
 
 def test_every_key_of_the_configuration_is_explained() -> None:
     text = (ROOT / "docs/configuration.md").read_text()
-    keys = [key for section in (Config, ServerConfig, PoolConfig, ModelConfig) for key in section.model_fields]
+    sections = (Config, ServerConfig, PoolConfig, ArenaConfig, TracingConfig, ModelConfig)
+    keys = [key for section in sections for key in section.model_fields]
     assert [key for key in keys if f"| `{key}` |" not in text and f"## `{key}" not in text] == []
