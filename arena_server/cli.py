@@ -12,7 +12,9 @@ from typing import Any
 
 from arena_server import __version__
 from arena_server.cli_arena import add_arena
+from arena_server.cli_plan import add_plan
 from arena_server.errors import ArenaError, ConfigError
+from arena_server.log import complain
 
 ACTIONS = {
     "load": "load or wake a model",
@@ -31,11 +33,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _quietly(lambda: args.run(args))
     except ConfigError as e:
         for line in e.lines:
-            print(f"arena-server: {line}", file=sys.stderr)
+            complain(line)
         return 2
     except ArenaError as e:
         for line in str(e).splitlines():
-            print(f"arena-server: {line}", file=sys.stderr)
+            complain(line)
         return 1
 
 
@@ -65,6 +67,7 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--check", action="store_true", help="end after the show, with status 0 if all was well, else 1")
     demo.set_defaults(run=_demo)
 
+    add_plan(commands)
     _add_console(commands)
     return parser
 
@@ -120,10 +123,16 @@ def _seconds(text: str) -> float:
 
 
 def _serve(args: argparse.Namespace) -> int:
-    from arena_server.app import serve
     from arena_server.config import load_config
+    from arena_server.serve import serve
+    from arena_server.systemd import Notifier
 
-    return serve(load_config(args.config))
+    notifier = Notifier.from_environment()
+    try:
+        return serve(load_config(args.config), notifier)
+    except ArenaError as e:
+        notifier.status(f"not started: {str(e).splitlines()[0]}")
+        raise
 
 
 def _check_config(args: argparse.Namespace) -> int:

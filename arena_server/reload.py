@@ -13,12 +13,13 @@ from arena_server.api.names import Catalogue
 from arena_server.blueprint import Blueprint
 from arena_server.config import Config, load_config
 from arena_server.engine.base import Engine
+from arena_server.errors import ShuttingDown
 from arena_server.pool.pool import EnginePart, Pool
 
 logger = logging.getLogger(__name__)
 
 # Read at the start alone; of the pool's keys those that engines and routes are made with.
-STARTUP_SECTIONS = ("server", "arena", "engine_start", "state_dir", "run_dir", "log_level")
+STARTUP_SECTIONS = ("server", "arena", "tracing", "engine_start", "state_dir", "run_dir", "log_level")
 STARTUP_POOL_KEYS = ("wait_notice_s", "load_timeout_s", "load_stall_s", "sleep_timeout_s", "progress_stall_s")
 
 
@@ -44,7 +45,11 @@ class Reloader:
             return self.apply(config)
 
     def apply(self, config: Config) -> Reloaded:
-        """Put a configuration into force. Engines of models that did not change are not touched. Raises ConfigError."""
+        """Put a configuration into force. Engines of models that did not change are not touched. Raises ConfigError,
+        and ShuttingDown.
+        """
+        if self.pool.closing:  # it knows no new models any more, and the catalogue must not
+            raise ShuttingDown("The server is shutting down.")
         old, new = self.blueprint, self.draw(config, self.blueprint)
         before, after = old.config.models, config.models
         added = [name for name in after if name not in before]

@@ -10,7 +10,7 @@ import asyncio
 import os
 from pathlib import Path
 
-from arena_server.app import build, listen, server
+from arena_server.app import build
 from arena_server.config import Config
 from arena_server.engine.base import EngineError, LoadFacts, LoadProgress
 from arena_server.engine.client import EngineClient, EngineLost, EngineUnreachable
@@ -18,6 +18,7 @@ from arena_server.engine.parent_death import die_with_parent
 from arena_server.gpu.probe import HostProbe
 from arena_server.log import set_up_logging
 from arena_server.measurements import MeasurementStore
+from arena_server.serve import listen, server
 from arena_server.store.store import Store
 from bench.stand_in import MODEL
 

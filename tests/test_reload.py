@@ -15,7 +15,7 @@ import pytest
 from arena_server import reload as reload_module
 from arena_server.api.admin import Reloaded
 from arena_server.config import Config, load_config
-from arena_server.errors import ConfigError, ModelUnavailable, QueueFull
+from arena_server.errors import ConfigError, ModelUnavailable, QueueFull, ShuttingDown
 from arena_server.measurements import MeasurementStore
 from arena_server.pool.residency import Residency
 from tests.support.daemon_app import FakeDaemon, Parts, config_of, running_daemon, running_pool
@@ -283,6 +283,7 @@ async def test_keys_that_need_a_restart_are_named_and_keep_their_effect(daemon: 
         "log_level": "debug",
         "state_dir": str(tmp_path / "other"),
         "engine_start": "spawn",
+        "tracing": {"sample_ratio": 0.5},
     }
     done = await reload(daemon, MODELS, **sections)
     assert sorted(done.needs_restart) == [
@@ -293,6 +294,7 @@ async def test_keys_that_need_a_restart_are_named_and_keep_their_effect(daemon: 
         "server.max_body_bytes",
         "server.port",
         "state_dir",
+        "tracing",
     ]
     assert done.unchanged == ["alpha", "beta"]
     assert daemon.pool.view().limits.max_queue == 7
@@ -483,6 +485,14 @@ async def test_the_daemon_ends_while_a_changed_model_drains(tmp_path: Path) -> N
     assert whole(await stream)
     assert not old.remains
     assert daemon.engines["alpha"].loads == 0
+
+
+async def test_a_daemon_that_ends_takes_no_other_configuration() -> None:
+    async with running_pool(MODELS) as parts:
+        parts.pool.refuse_new()
+        with pytest.raises(ShuttingDown):
+            parts.daemon.reloader.apply(config_of({**MODELS, "gamma": GAMMA}))
+        assert [view.name for view in parts.pool.view().models] == ["alpha", "beta"]
 
 
 async def test_what_was_measured_of_one_configuration_is_not_another_ones(tmp_path: Path) -> None:

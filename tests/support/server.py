@@ -9,13 +9,13 @@ from collections.abc import AsyncIterator
 import uvicorn
 from fastapi import FastAPI
 
-from arena_server.app import Server
 from arena_server.pool.pool import Pool
+from arena_server.serve import Server
 
 
 @contextlib.asynccontextmanager
 async def serving(app: FastAPI, pool: Pool, grace_s: int = 5) -> AsyncIterator[int]:
-    """Serve `app` as `arena_server.app.serve` does, on a free port, which this yields.
+    """Serve `app` as `arena_server.serve` does, on a free port, which this yields.
 
     Uvicorn's own steps are taken here one by one: its main loop would wait up to 0.1 s for each end, and would
     take over the test run's signals.
