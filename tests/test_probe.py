@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,7 +12,15 @@ import pynvml
 import pytest
 
 from arena_server.devices import DeviceInfo
-from arena_server.gpu.probe import HostProbe, MemoryProbe, NvmlProbe, ProbeError
+from arena_server.gpu.probe import (
+    DriverFailed,
+    HostProbe,
+    MemoryProbe,
+    NvmlProbe,
+    ProbeError,
+    Telemetry,
+    open_probe,
+)
 
 GIB = 1 << 30
 NOT_AVAILABLE = pynvml.NVML_VALUE_NOT_AVAILABLE_ulonglong.value
@@ -26,13 +35,22 @@ class FakeNvml:
 
     NVMLError = pynvml.NVMLError
     NVMLLibraryMismatchError = pynvml.NVMLLibraryMismatchError
+    NVML_ERROR_LIBRARY_NOT_FOUND = pynvml.NVML_ERROR_LIBRARY_NOT_FOUND
+    NVML_ERROR_DRIVER_NOT_LOADED = pynvml.NVML_ERROR_DRIVER_NOT_LOADED
     NVML_ERROR_NOT_SUPPORTED = pynvml.NVML_ERROR_NOT_SUPPORTED
     NVML_ERROR_NO_PERMISSION = pynvml.NVML_ERROR_NO_PERMISSION
+    NVML_TEMPERATURE_GPU = pynvml.NVML_TEMPERATURE_GPU
 
     def __init__(self, compute: Any = (), graphics: Any = ()) -> None:
         self.compute = compute
         self.graphics = graphics
         self.memory_error: int | None = None
+        self.init_error: int | None = None
+        self.unsupported: set[str] = set()  # questions that the card does not answer
+
+    def nvmlInit(self) -> None:
+        if self.init_error is not None:
+            raise pynvml.NVMLError(self.init_error)
 
     def nvmlDeviceGetCount(self) -> int:
         return 2
@@ -56,6 +74,27 @@ class FakeNvml:
 
     def nvmlDeviceGetGraphicsRunningProcesses(self, handle: int) -> Any:
         return self._listed(self.graphics)
+
+    def nvmlDeviceGetUtilizationRates(self, handle: int) -> SimpleNamespace:
+        self._support("utilization")
+        return SimpleNamespace(gpu=87, memory=34)
+
+    def nvmlDeviceGetPowerUsage(self, handle: int) -> int:
+        self._support("power")
+        return 312_500
+
+    def nvmlDeviceGetEnforcedPowerLimit(self, handle: int) -> int:
+        self._support("limit")
+        return 700_000
+
+    def nvmlDeviceGetTemperature(self, handle: int, sensor: int) -> int:
+        self._support("temperature")
+        assert sensor == pynvml.NVML_TEMPERATURE_GPU
+        return 61
+
+    def _support(self, question: str) -> None:
+        if question in self.unsupported:
+            raise pynvml.NVMLError(pynvml.NVML_ERROR_NOT_SUPPORTED)
 
     @staticmethod
     def _listed(answer: Any) -> Any:
@@ -128,6 +167,65 @@ def test_processes_may_not_be_given(compute: object) -> None:
 def test_a_device_that_cannot_draw_still_lists_who_computes() -> None:
     nvml = FakeNvml(compute=[process(1, 10)], graphics=pynvml.NVMLError(pynvml.NVML_ERROR_NOT_SUPPORTED))
     assert NvmlProbe(nvml, None).processes(0) == {1: 10}
+
+
+def test_a_device_tells_how_it_is_in_base_units() -> None:
+    assert NvmlProbe(FakeNvml(), None).telemetry(1) == Telemetry(0.87, 0.34, 312.5, 700.0, 61.0)
+
+
+@pytest.mark.parametrize(
+    ("unsupported", "told"),
+    [
+        ("utilization", Telemetry(None, None, 312.5, 700.0, 61.0)),
+        ("power", Telemetry(0.87, 0.34, None, 700.0, 61.0)),
+        ("limit", Telemetry(0.87, 0.34, 312.5, None, 61.0)),
+        ("temperature", Telemetry(0.87, 0.34, 312.5, 700.0, None)),
+    ],
+)
+def test_what_a_card_does_not_tell_is_left_out_and_the_rest_is_told(unsupported: str, told: Telemetry) -> None:
+    nvml = FakeNvml()
+    nvml.unsupported = {unsupported}
+    assert NvmlProbe(nvml, None).telemetry(0) == told
+
+
+NO_LIBRARY, NOT_LOADED = pynvml.NVML_ERROR_LIBRARY_NOT_FOUND, pynvml.NVML_ERROR_DRIVER_NOT_LOADED
+MISMATCH = pynvml.NVML_ERROR_LIB_RM_VERSION_MISMATCH  # after an upgrade of the driver, until the host is booted
+
+
+@pytest.fixture
+def visible(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    return monkeypatch
+
+
+@pytest.mark.parametrize(("error", "loaded"), [(MISMATCH, True), (MISMATCH, False), (NO_LIBRARY, True)])
+def test_a_driver_that_fails_is_not_taken_for_a_machine_without_gpus(
+    error: int, loaded: bool, visible: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    nvml, driver = FakeNvml(), tmp_path / "version"
+    nvml.init_error = error
+    if loaded:
+        driver.touch()
+    with pytest.raises(DriverFailed, match=r"cannot be asked: .*nvidia-smi"):
+        open_probe(nvml, driver)
+    visible.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert not open_probe(nvml, driver).gpu
+
+
+@pytest.mark.parametrize(("error", "warnings"), [(NO_LIBRARY, 0), (NOT_LOADED, 1)])
+def test_without_a_driver_it_is_host_ram(
+    error: int, warnings: int, visible: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    nvml = FakeNvml()
+    nvml.init_error = error
+    assert not open_probe(nvml, tmp_path / "version").gpu
+    assert len(caplog.records) == warnings
+
+
+def test_with_one_it_is_nvmls_view(visible: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    assert open_probe(FakeNvml(), tmp_path / "version").gpu
+    visible.setenv("CUDA_VISIBLE_DEVICES", "7")
+    assert not open_probe(FakeNvml(), tmp_path / "version").gpu
 
 
 def test_host_ram_has_no_list() -> None:

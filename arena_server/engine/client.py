@@ -156,6 +156,14 @@ class EngineClient:
         self._open: set[EngineAnswer] = set()
         self._in_use = asyncio.Event()
 
+    def apart(self) -> EngineClient:
+        """Another client of the same engine, for who asks it about itself.
+
+        What comes through this one is taken for the engine's work (`engine/stall.py`): one that stands still would
+        seem to move at each look at its metrics.
+        """
+        return EngineClient(Path(self._path))
+
     @property
     def awaited(self) -> int:
         """How many exchanges wait for bytes of the engine; one that its reader keeps waiting does not count."""

@@ -2,25 +2,59 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 import psutil
 
 from arena_server.devices import DeviceInfo
+from arena_server.errors import ArenaError
+
+logger = logging.getLogger(__name__)
 
 # NVML_VALUE_NOT_AVAILABLE, as an unsigned number of bytes.
 NOT_AVAILABLE = (1 << 64) - 1
+DRIVER = Path("/proc/driver/nvidia/version")
+WHAT_TO_DO = (
+    "See what nvidia-smi says; after an upgrade of the driver, reboot. To do without GPUs: CUDA_VISIBLE_DEVICES='' "
+    "in the environment."
+)
+
+
+class DriverFailed(ArenaError):
+    """There is a driver, but it does not answer."""
+
+    status = 503
+    kind = "service_unavailable_error"
+    code = "driver_failed"
 
 
 class ProbeError(Exception):
     """A device cannot be asked (it fell off the bus, say); the text is the driver's reason."""
 
 
+@dataclass(frozen=True, slots=True)
+class Telemetry:
+    """How a device is, at one moment; None for what it does not tell (under MIG, say, or host RAM).
+
+    `utilization` is the part of the last moments (0 to 1) in which a kernel ran, `memory_utilization` that in which its
+    memory was read or written.
+    """
+
+    utilization: float | None = None
+    memory_utilization: float | None = None
+    power_watts: float | None = None
+    power_limit_watts: float | None = None
+    temperature_celsius: float | None = None
+
+
 class MemoryProbe(Protocol):
-    """Reads device memory."""
+    """Reads device memory, and how the devices are."""
 
     @property
     def gpu(self) -> bool:
@@ -44,6 +78,10 @@ class MemoryProbe(Protocol):
         """
         ...
 
+    def telemetry(self, index: int) -> Telemetry:
+        """How the device is now, as far as it tells. May be asked from any thread."""
+        ...
+
 
 class HostProbe:
     """Host RAM as device 0, where there is no GPU."""
@@ -61,6 +99,10 @@ class HostProbe:
     def processes(self, index: int) -> None:
         """See `MemoryProbe`: host RAM is shared between processes, so no one of them has a part of its own."""
         return None
+
+    def telemetry(self, index: int) -> Telemetry:
+        """See `MemoryProbe`: memory has no such figures."""
+        return Telemetry()
 
 
 class NvmlProbe:
@@ -97,6 +139,29 @@ class NvmlProbe:
         # A process that does both is in both lists, each time with all it has.
         return {pid: max(compute.get(pid, 0), graphics.get(pid, 0)) for pid in compute.keys() | graphics.keys()}
 
+    def telemetry(self, index: int) -> Telemetry:
+        """See `MemoryProbe`."""
+        nvml, handle = self._nvml, self._handles[index]
+        rates = self._told(nvml.nvmlDeviceGetUtilizationRates, handle)
+        power = self._told(nvml.nvmlDeviceGetPowerUsage, handle)
+        limit = self._told(nvml.nvmlDeviceGetEnforcedPowerLimit, handle)
+        temperature = self._told(nvml.nvmlDeviceGetTemperature, handle, nvml.NVML_TEMPERATURE_GPU)
+        # NVML tells percents and milliwatts.
+        return Telemetry(
+            utilization=None if rates is None else rates.gpu / 100,
+            memory_utilization=None if rates is None else rates.memory / 100,
+            power_watts=None if power is None else power / 1000,
+            power_limit_watts=None if limit is None else limit / 1000,
+            temperature_celsius=None if temperature is None else float(temperature),
+        )
+
+    def _told(self, ask: Callable[..., Any], *arguments: Any) -> Any:
+        """The answer; None for a question that the card, its mode or the driver does not answer."""
+        try:
+            return ask(*arguments)
+        except self._nvml.NVMLError:
+            return None
+
     def _listed(self, ask: Callable[[Any], Sequence[Any]], index: int) -> Mapping[int, int] | None:
         """One list of processes; None if it, or the bytes of any process in it, is not given. Raises ProbeError."""
         try:
@@ -122,13 +187,26 @@ def _is_visible(index: int, uuid: str, visible: str | None) -> bool:
     return any(v == str(index) or (v.startswith("GPU-") and uuid.startswith(v)) for v in visible.split(","))
 
 
-def open_probe() -> MemoryProbe:
-    """NVML's view if there is a driver and at least one visible GPU, host RAM otherwise."""
-    import pynvml
+def open_probe(nvml: Any | None = None, driver: Path = DRIVER) -> MemoryProbe:
+    """NVML's view if there is a driver and at least one visible GPU, host RAM otherwise. Raises DriverFailed.
 
+    `nvml` is pynvml; `driver` is there while the driver's module is loaded.
+    """
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible == "":
+        return HostProbe()
+    if nvml is None:
+        import pynvml
+
+        nvml = pynvml
     try:
-        pynvml.nvmlInit()
-        probe = NvmlProbe(pynvml, os.environ.get("CUDA_VISIBLE_DEVICES"))
-    except pynvml.NVMLError:
+        nvml.nvmlInit()
+        probe = NvmlProbe(nvml, visible)
+    except nvml.NVMLError as e:
+        # Models meant for a GPU would be given room in host RAM, and all would look well, until somebody wonders.
+        if driver.exists() or e.value not in (nvml.NVML_ERROR_LIBRARY_NOT_FOUND, nvml.NVML_ERROR_DRIVER_NOT_LOADED):
+            raise DriverFailed(f"NVIDIA's driver is there, but cannot be asked: {e}. {WHAT_TO_DO}") from e
+        if e.value == nvml.NVML_ERROR_DRIVER_NOT_LOADED:
+            logger.warning("NVIDIA's driver is installed, but not loaded: there is no GPU, models go to host RAM")
         return HostProbe()
     return probe if probe.devices else HostProbe()

@@ -22,6 +22,7 @@ from arena_server.pool.events import (
 from arena_server.pool.ledger import Budget, Footprint, Holding, Ledger
 from arena_server.pool.residency import IN_TRANSITION, Residency, move
 from arena_server.pool.state import Model, Waiter
+from arena_server.pool.why import Cause, Why
 
 
 class Books:
@@ -113,7 +114,7 @@ class Books:
         """Load a cold model, wake one that sleeps."""
         self.ledger.reserve(model.name, model.when_starting)
         model.room_first = False
-        why, cost_s = "a request waits for it", model.start_s
+        why, cost_s = Why("a request waits for it", Cause.REQUEST), model.start_s
         asleep = model.residency is Residency.ASLEEP
         self._move(model, Residency.WAKING if asleep else Residency.LOADING, why, now)
         self._effects.append((Wake if asleep else Load)(model.name, why, cost_s))

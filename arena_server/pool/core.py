@@ -63,6 +63,7 @@ from arena_server.pool.ledger import Footprint, Holding, Ledger
 from arena_server.pool.residency import COMING_UP, Residency
 from arena_server.pool.service import Service, gib
 from arena_server.pool.state import STEADY_S, Model, Waiter
+from arena_server.pool.why import Cause, Why
 
 
 class PoolCore(Service):
@@ -104,8 +105,10 @@ class PoolCore(Service):
                 self._load_failed(self.models[name], reason, out_of_memory, now)
             case Slept(name, asleep, host_bytes):
                 self._slept(self.models[name], asleep, host_bytes, now)
-            case SleepFailed(name, reason) | WakeFailed(name, reason):
-                self._lost(self.models[name], reason, now)
+            case SleepFailed(name, reason):
+                self._lost(self.models[name], Why(reason, Cause.SLEEP_FAILED), now)
+            case WakeFailed(name, reason):
+                self._lost(self.models[name], Why(reason, Cause.WAKE_FAILED), now)
             case Crashed(name, reason):
                 self._crashed(self.models[name], reason, now)
             case Stopped(name):
@@ -113,7 +116,7 @@ class PoolCore(Service):
             case Outside(device_bytes):
                 self.ledger.outside = device_bytes
             case PutAway(name, how):
-                self._dismiss(self.models[name], how, "an operator's order", now)
+                self._dismiss(self.models[name], how, Why("an operator's order", Cause.OPERATOR), now)
             case Pin(name, pinned):
                 self._pin(self.models[name], pinned)
             case Reset(name):
@@ -213,18 +216,18 @@ class PoolCore(Service):
         if out_of_memory and not model.retried:
             model.room_first = model.retried = True
             model.error = reason
-            why = "out of memory; it is loaded once more when all idle models have left"
+            why = Why("out of memory; it is loaded once more when all idle models have left", Cause.OUT_OF_MEMORY)
             self._start_stop(model, why, now, orderly=False)
             return
-        self._failed(model, reason, "load failed", now)
+        self._failed(model, reason, Why("load failed", Cause.LOAD_FAILED), now)
         # Those who wait for it hear of it now; one that crashed is loaded again for them.
         self._refuse_waiters_of(model)
 
     def _crashed(self, model: Model, reason: str, now: float) -> None:
         if model.residency is Residency.AWAKE:
-            self._failed(model, reason, "crashed", now)
+            self._failed(model, reason, Why("crashed", Cause.CRASHED), now)
         elif model.residency in (Residency.FALLING_ASLEEP, Residency.ASLEEP, Residency.WAKING):
-            self._lost(model, reason, now)
+            self._lost(model, Why(reason, Cause.CRASHED), now)
         # One that is being stopped ends anyway.
 
     def _failed(self, model: Model, reason: str, what: str, now: float) -> None:
@@ -301,14 +304,15 @@ class PoolCore(Service):
         self._refuse_misfits()
 
     def _replace_engine(self, model: Model, now: float) -> None:
+        why = Why("its configuration changed", Cause.CONFIGURATION)
         if model.residency is Residency.FAILED:
-            self._move(model, Residency.COLD, "its configuration changed", now)
+            self._move(model, Residency.COLD, why, now)
         if model.residency in COMING_UP:
-            self._start_stop(model, "its configuration changed", now)
+            self._start_stop(model, why, now)
         elif model.residency is Residency.COLD:
             self._succeed(model)
         else:
-            self._dismiss(model, Away.STOPPED, "its configuration changed", now)
+            self._dismiss(model, Away.STOPPED, why, now)
 
     def _succeed(self, model: Model) -> None:
         """Once its engine has gone: be what the configuration says now."""

@@ -11,6 +11,7 @@ import contextlib
 import logging
 import math
 from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
+from contextvars import Context
 from dataclasses import asdict, dataclass
 from functools import partial
 
@@ -28,6 +29,7 @@ from arena_server.errors import (
 )
 from arena_server.gpu.device_memory import DeviceMemory
 from arena_server.pool.core import PoolCore
+from arena_server.pool.device_processes import DeviceProcesses, device_processes
 from arena_server.pool.events import (
     Away,
     Close,
@@ -61,7 +63,9 @@ from arena_server.pool.residency import Residency
 from arena_server.pool.survey import Survey
 from arena_server.pool.tickets import Ask, Notices, Tickets
 from arena_server.pool.transitions import Transitions
-from arena_server.pool.views import PoolView, pool_view
+from arena_server.pool.views import PoolSummary, PoolView, pool_summary, pool_view
+from arena_server.pool.why import cause_of
+from arena_server.pool.witness import NoWitness, Witness
 
 logger = logging.getLogger(__name__)
 
@@ -86,17 +90,21 @@ class Pool:
         clock: Clock,
         journal: Journal | None = None,
         reserve_bytes: Mapping[int, int] | None = None,
+        witness: Witness | None = None,
     ) -> None:
-        """`reserve_bytes` of each device are left to others than this daemon's engines."""
+        """`reserve_bytes` of each device are left to others than this daemon's engines; `witness` counts."""
         self.journal = journal or Journal()
         self._engines = dict(engines)
+        self._witness = witness or NoWitness()
         self._core = core
         self._records = records
         self._clock = clock
         self._began = clock.now()
         self._memory = memory
         self._survey = Survey(memory, core, self._feed, reserve_bytes or {})
-        self._transitions = Transitions(self._engines, memory, records, clock, self._feed, self._survey.look)
+        self._transitions = Transitions(
+            self._engines, memory, records, clock, self._feed, self._survey.look, self._witness
+        )
         self._successors: dict[str, EnginePart] = {}
         self._tickets = Tickets(core, clock, self._feed)
         self._touches: set[asyncio.Task[None]] = set()
@@ -196,7 +204,11 @@ class Pool:
 
     def view(self) -> PoolView:
         """Everything the pool knows, now."""
-        return pool_view(
+        return pool_view(self.summary(), outlooks(self._core, self._clock.now()))
+
+    def summary(self) -> PoolSummary:
+        """The same without what each who waits can expect: quick, however many wait."""
+        return pool_summary(
             self._core,
             self._engines,
             self._memory,
@@ -205,6 +217,26 @@ class Pool:
             self._began,
             self._clock.now(),
         )
+
+    @property
+    def names(self) -> list[str]:
+        """All models, by their configured names."""
+        return list(self._core.models)
+
+    @property
+    def closing(self) -> bool:
+        """Whether nobody new is served any more."""
+        return self._core.closing
+
+    @property
+    def awake(self) -> dict[str, Engine]:
+        """The engines that answer now, by model."""
+        models = self._core.models.values()
+        return {m.name: self._engines[m.name] for m in models if m.residency is Residency.AWAKE}
+
+    def processes(self, device: int, *, gpu: bool) -> DeviceProcesses:
+        """Who has memory of a device now, process by process."""
+        return device_processes(self._core, self._engines, self._memory, device, gpu=gpu)
 
     def where(self, name: str) -> Whereabouts:
         """Where one model is. Raises ModelNotFound."""
@@ -265,7 +297,7 @@ class Pool:
             self._timer.cancel()
             self._timer = None
         if not math.isinf(deadline := self._core.next_deadline(now)):
-            self._timer = asyncio.get_running_loop().call_later(deadline - now, self._feed, Tick())
+            self._timer = asyncio.get_running_loop().call_later(deadline - now, self._feed, Tick(), context=Context())
 
     def _run(self, effect: Effect) -> None:
         match effect:
@@ -273,9 +305,12 @@ class Pool:
                 self._tickets.answer(ticket, None)
             case Refuse(ticket):
                 self.journal.decided("refuse", None, f"{effect.refusal}: {effect.detail}")
+                self._witness.refused(effect.refusal)
                 self._tickets.answer(ticket, _error(effect))
             case Load(name, why, cost_s) | Sleep(name, why, cost_s) | Wake(name, why, cost_s) | Stop(name, why, cost_s):
-                self.journal.decided(type(effect).__name__.lower(), name, why, cost_s)
+                kind = type(effect).__name__.lower()
+                self.journal.decided(kind, name, why, cost_s)
+                self._witness.ordered(kind, name, cause_of(why))
                 self._transitions.start(effect, self._core.models[name].spec)
             case Drains(name, why):
                 self.journal.decided("spare" if why is None else "drain", name, why or "no longer needed")

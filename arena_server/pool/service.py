@@ -11,6 +11,7 @@ from arena_server.pool.ledger import NOTHING, Holding, Ledger
 from arena_server.pool.policy import Candidate, Victims, choose_victims
 from arena_server.pool.residency import Residency
 from arena_server.pool.state import Model, Waiter
+from arena_server.pool.why import Cause, Why
 
 
 class Service(Books):
@@ -91,9 +92,9 @@ class Service(Books):
             # An idle one that cannot be put away yet, its devices being in transition, goes on serving until then.
             if leaves and not model.busy and model.draining is None and not self._at_rest(model.spec.footprint):
                 leaves, held_back = False, True
-            self._drain(model, how if leaves else None, f"evicted for {for_whom}")
+            self._drain(model, how if leaves else None, Why(f"evicted for {for_whom}", Cause.EVICTED))
         if not held_back:  # it may be for that one's sleep that they are to be stopped
-            self._stop_sleepers(victims, f"its room is needed for {for_whom}", now)
+            self._stop_sleepers(victims, Why(f"its room is needed for {for_whom}", Cause.EVICTED), now)
         for model in needs:
             if model.room_first:
                 self._clear_around(model, counted_on, now)
@@ -143,9 +144,10 @@ class Service(Books):
 
     def _clear_around(self, model: Model, counted_on: set[str], now: float) -> None:
         """Stop all that nobody uses on the devices of a model that ran out of memory."""
+        why = Why(f"all room goes to {model.name}, which ran out of memory", Cause.OUT_OF_MEMORY)
         for other in self._idle_around(model, counted_on):
             if self._at_rest(other.spec.footprint):
-                self._start_stop(other, f"all room goes to {model.name}, which ran out of memory", now)
+                self._start_stop(other, why, now)
 
     def _idle_around(self, model: Model, counted_on: set[str]) -> list[Model]:
         return [
@@ -234,7 +236,7 @@ class Service(Books):
         return began
 
     def _put_away_expired(self, model: Model, sleepers: Sequence[Candidate], now: float) -> bool:
-        why = f"idle for {model.spec.idle_ttl_s:g} s"
+        why = Why(f"idle for {model.spec.idle_ttl_s:g} s", Cause.IDLE)
         how, asleep, unwanted = Away.STOPPED, model.when_asleep, False
         if asleep is not None:
             # Older sleepers give way; one that is older than all of them is stopped itself.
@@ -242,7 +244,7 @@ class Service(Books):
             victims = choose_victims(self._after_transitions(), {model.name: asleep}, older)
             if victims.enough:
                 how = Away.ASLEEP
-                self._stop_sleepers(victims, f"room to sleep is needed for {model.name}", now)
+                self._stop_sleepers(victims, Why(f"room to sleep is needed for {model.name}", Cause.SLEEP_ROOM), now)
                 unwanted = self._any_asleep(victims)
         return self._put_away(model, how, why, now, room_comes=unwanted)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Iterable, Mapping
+from contextvars import Context
 
 from arena_server.clock import Clock
 from arena_server.engine.base import Engine, EngineError
@@ -29,8 +30,12 @@ from arena_server.pool.events import (
     Woken,
 )
 from arena_server.pool.records import Records
+from arena_server.pool.witness import Witness
 
 logger = logging.getLogger(__name__)
+
+# After a connection to an engine was cut, its end is known this much later at most.
+LAST_WORDS_S = 0.1
 
 
 class Transitions:
@@ -44,6 +49,7 @@ class Transitions:
         clock: Clock,
         feed: Callable[[Event], None],
         survey: Callable[[str], None],
+        witness: Witness,
     ) -> None:
         """`engines` may change; `survey` looks at the devices again once the named model has stopped."""
         self._engines = engines
@@ -52,6 +58,8 @@ class Transitions:
         self._clock = clock
         self._feed = feed
         self._survey = survey
+        self._witness = witness
+        self._awake: set[str] = set()  # and well, as far as is known
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._watches: dict[str, asyncio.Task[None]] = {}
 
@@ -80,7 +88,8 @@ class Transitions:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     def _spawn(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
-        return asyncio.get_running_loop().create_task(work)
+        # Not in the course of the request that happened to cause it: an engine is there for others, too.
+        return asyncio.get_running_loop().create_task(work, context=Context())
 
     async def _load(self, engine: Engine, spec: ModelSpec) -> None:
         name, devices, began = spec.name, spec.footprint, self._clock.now()
@@ -93,12 +102,15 @@ class Transitions:
             if remembered is not None:
                 self._records.note(name, kv_cache_bytes=None)  # it may be just this that no longer fits
             reason = self._reason(e, f"{name} could not be loaded")
+            self._witness.failed("load", name)
             self._ended(LoadFailed(name, reason, isinstance(e, EngineError) and e.out_of_memory))
             return
         took_s = self._clock.now() - began
         logger.info("%s is awake after %.1f s", name, took_s)
+        self._witness.took("load", name, took_s)
         self._memory.note_awake(name, devices, engine.pids)
         self._note_load(engine, spec, took_s)
+        self._awake.add(name)
         self._watch(engine)
         self._ended(Loaded(name, sleep_host_bytes(spec, engine.facts.weights_bytes)))
 
@@ -116,16 +128,19 @@ class Transitions:
 
     async def _sleep(self, engine: Engine, spec: ModelSpec) -> None:
         name, devices, began = spec.name, spec.footprint, self._clock.now()
+        await self._last_look(engine)
         self._memory.settle(devices)
         try:
             await engine.sleep(spec.sleep_level)
         except Exception as e:
+            self._witness.failed("sleep", name)
             self._ended(SleepFailed(name, self._reason(e, f"{name} could not be put to sleep")))
             return
         took_s = self._clock.now() - began
         self._memory.note_asleep(name, devices, engine.pids)
         asleep = _on(spec, self._memory.readings(name).asleep_bytes)
         logger.info("%s is asleep after %.1f s", name, took_s)
+        self._witness.took("sleep", name, took_s)
         self._records.note(name, sleep_s=took_s, asleep_bytes=asleep)
         self._ended(Slept(name, asleep if asleep.keys() == devices.keys() else None))
 
@@ -135,26 +150,48 @@ class Transitions:
         try:
             await engine.wake()
         except Exception as e:
+            self._witness.failed("wake", name)
             self._ended(WakeFailed(name, self._reason(e, f"{name} could not be woken")))
             return
         took_s = self._clock.now() - began
         self._memory.note_awake(name, devices, engine.pids)
         logger.info("%s is awake again after %.1f s", name, took_s)
+        self._witness.took("wake", name, took_s)
+        self._awake.add(name)
         self._records.note(name, wake_s=took_s)
         self._ended(Woken(name))
 
     async def _stop(self, engine: Engine, spec: ModelSpec, under_way: asyncio.Task[None] | None) -> None:
-        began = self._clock.now()
-        await _called_off(task for task in (under_way, self._watches.pop(spec.name, None)) if task is not None)
+        name, began = spec.name, self._clock.now()
+        await self._last_look(engine)
+        await _called_off(task for task in (under_way, self._watches.pop(name, None)) if task is not None)
+        self._awake.discard(name)  # a load that ended in the same turn of the loop as this began
         try:
             await engine.stop()
         except Exception:  # as above: whatever happened, the device must not stay in transition
-            logger.exception("Stopping %s", spec.name)
-        if await self._memory.returned(spec.name, spec.footprint):
-            self._records.note(spec.name, stop_s=self._clock.now() - began)
+            logger.exception("Stopping %s", name)
+        back = await self._memory.returned(name, spec.footprint)
+        took_s = self._clock.now() - began
+        self._witness.took("stop", name, took_s)
+        if back:
+            self._records.note(name, stop_s=took_s)
         # Memory that is not back counts as somebody else's from now on, before anything is loaded into it.
-        self._survey(spec.name)
-        self._feed(Stopped(spec.name))
+        self._survey(name)
+        self._feed(Stopped(name))
+
+    async def _last_look(self, engine: Engine) -> None:
+        """Let the witness ask an engine that is awake; one that crashed, loads or sleeps is not asked."""
+        if engine.name not in self._awake:
+            return
+        self._awake.discard(engine.name)
+        try:
+            answered = await self._witness.leaves(engine)
+        except Exception:  # a defect in counting must not leave the device in transition for ever
+            logger.exception("The last look at %s", engine.name)
+            return
+        if not answered:
+            # If it just crashed: its connections end before its process, and a stop would not let that be counted.
+            await asyncio.wait([self._watches[engine.name]], timeout=LAST_WORDS_S)
 
     def _ended(self, event: Loaded | LoadFailed | Slept | SleepFailed | Woken | WakeFailed) -> None:
         """Tell the core, unless a stop was ordered in this very turn of the loop (the engine died, say)."""
@@ -168,6 +205,8 @@ class Transitions:
         async def watch() -> None:
             reason = await engine.died()
             logger.error("%s died: %s", engine.name, reason)
+            self._awake.discard(engine.name)
+            self._witness.crashed(engine.name)
             self._feed(Crashed(engine.name, reason))
 
         self._watches[engine.name] = self._spawn(watch())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import tempfile
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from arena_server.arena.battles import Battles
 from arena_server.blueprint import Blueprint
 from arena_server.clock import Clock
 from arena_server.config import Config, load_config
+from arena_server.course import Listener
 from arena_server.engine.base import LoadFacts
 from arena_server.measurements import MeasurementStore
 from arena_server.pool.pool import Pool
@@ -136,6 +137,7 @@ def parts(
     probe: FakeProbe | None = None,
     memory: SimulatedMemory | None = None,
     file: Path | None = None,
+    listeners: Sequence[Listener] = (),
     **sections: Any,
 ) -> Iterator[Parts]:
     """Pool and engines; `sections` are the rest of the configuration. The caller closes the pool.
@@ -162,7 +164,7 @@ def parts(
             return engine
 
         votes = Store(config.arena.database or sqlite_url(Path(directory, "arena.sqlite")))
-        daemon = build(config, probe, store or MeasurementStore(None), votes, make_engine, None, clock)
+        daemon = build(config, probe, store or MeasurementStore(None), votes, make_engine, None, clock, listeners)
         yield Parts(config, engines, made, probe, votes, daemon)
     for engine in made:
         assert not engine.faults

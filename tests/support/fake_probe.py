@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from arena_server.devices import DeviceInfo
-from arena_server.gpu.probe import ProbeError
+from arena_server.gpu.probe import ProbeError, Telemetry
 
 TOTAL_BYTES = 100 << 30
 
@@ -15,7 +15,7 @@ class FakeProbe:
 
     `used` is what is in use on device 0, `uses` on each; `lists` are the processes by device, None where the driver
     does not say. While `error` is set, every question gets it; while `list_error` is, those for processes do; devices
-    that are `silent` answer none.
+    that are `silent` answer none. `tells` is how each of them is.
     """
 
     def __init__(self, count: int = 1, total_bytes: int = TOTAL_BYTES, gpu: bool = True) -> None:
@@ -29,6 +29,7 @@ class FakeProbe:
         self.error: Exception | None = None
         self.list_error: Exception | None = None
         self.silent: set[int] = set()
+        self.tells: dict[int, Telemetry] = {}
 
     @property
     def used(self) -> int:
@@ -64,6 +65,10 @@ class FakeProbe:
         if self.list_error is not None:
             raise self.list_error
         return self.lists[index]
+
+    def telemetry(self, index: int) -> Telemetry:
+        """See `MemoryProbe`."""
+        return self.tells.get(index, Telemetry())
 
     def _fail(self, index: int) -> None:
         if self.error is not None:
