@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 from urllib.parse import quote
 
+import psutil
 import pytest
 
 from arena_server.console.picture import Acted, Decisions, Picture
@@ -21,6 +23,7 @@ from tests.support.daemon_app import (
     Hands,
     running_daemon,
 )
+from tests.support.fake_probe import FakeProbe
 from tests.support.gate import turns, until
 from tests.support.leases import ask, use, waits
 from tests.support.raw_client import Answer, once
@@ -465,3 +468,52 @@ async def test_orders_do_not_wait_for_what_they_cause(daemon: FakeDaemon) -> Non
 async def test_pages_of_other_sites_give_no_orders(daemon: FakeDaemon, site: str, status: int) -> None:
     answer = await once(daemon.port, "POST", "/admin/models/alpha/stop", headers=[("sec-fetch-site", site)])
     assert answer.status == status
+
+
+async def processes(daemon: FakeDaemon) -> list[tuple[int, str | None, int, int | None]] | str:
+    """Those of device 0: pid, model, bytes, bytes in the ledger; or why they are not known."""
+    device = (await picture(daemon)).devices[0]
+    assert (device.processes is None) == (device.processes_unknown is not None)
+    if device.processes is None:
+        assert device.processes_unknown is not None
+        return device.processes_unknown
+    return [(p.pid, p.model, p.bytes, p.ledger_bytes) for p in device.processes]
+
+
+async def test_what_each_process_has_is_shown_beside_the_ledger(daemon: FakeDaemon) -> None:
+    share = int(TOTAL_BYTES * 0.4)
+    assert await processes(daemon) == "the driver does not say what each process has"
+    alpha, beta = daemon.engines["alpha"], daemon.engines["beta"]
+    daemon.probe.lists[0] = {}
+    await use(daemon, "alpha")
+    (pid,) = alpha.pids
+    daemon.probe.lists[0] = {os.getpid(): 5 << 30, pid: 38 << 30}
+    assert await processes(daemon) == [(pid, "alpha", 38 << 30, share), (os.getpid(), None, 5 << 30, None)]
+    names = {p.pid: p.name for p in (await picture(daemon)).devices[0].processes or ()}
+    assert names[os.getpid()] == psutil.Process().name()
+    assert names[pid] == "?"  # it is no real one
+    # One that loads is the daemon's, too, before anything was measured of it.
+    beta.load_gate.hold()
+    waiting = ask(daemon, "beta")
+    await until(lambda: beta.progress, "the load to begin")
+    (other,) = beta.pids
+    daemon.probe.lists[0] = {pid: 38 << 30, other: 1 << 30}
+    assert await processes(daemon) == [(pid, "alpha", 38 << 30, share), (other, "beta", 1 << 30, share)]
+    beta.load_gate.release()
+    (await waiting).release()
+
+
+async def test_where_engines_are_not_listed_by_their_own_numbers_nothing_is_said_of_processes(
+    daemon: FakeDaemon,
+) -> None:
+    """In a container the driver may list them as the host numbers them: they would pass for others'."""
+    await use(daemon, "alpha")
+    daemon.probe.lists[0] = {4711: 38 << 30}
+    found = await processes(daemon)
+    assert found == "the driver lists processes by other numbers than this daemon's (a container?)"
+
+
+async def test_the_hosts_ram_has_no_processes() -> None:
+    async with running_daemon(probe=FakeProbe(gpu=False)) as daemon:
+        await use(daemon, "alpha")
+        assert await processes(daemon) == "host RAM is shared between processes"

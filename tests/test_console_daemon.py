@@ -67,6 +67,8 @@ def device_json(index: int = 0, **more: Any) -> dict[str, Any]:
         "used_bytes": 1 * GIB,
         "outside_bytes": 0,
         "outside": [],
+        "processes": None,
+        "processes_unknown": "the driver does not say what each process has",
         "blocked": None,
         **more,
     }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from rich.cells import cell_len
 
@@ -106,6 +108,73 @@ def test_a_device_shows_whose_its_memory_is() -> None:
     assert bar == "GPU 0  " + "█" * 48 + "▒" + "#" * 3 + "·" * 14 + " " * 4 + " 99.0 of 140.0 GiB used"
     legend = found[found.index(bar) + 1]
     assert words(legend) == "█ awake 96.0 ▒ asleep 2.0 # others 7.0 · free 28.0 NVIDIA H200 others: python 4242 7.0"
+
+
+def process_json(pid: int, name: str, gib: float, model: str | None = None, ledger: float | None = None) -> Any:
+    ledger_bytes = None if ledger is None else int(ledger * GIB)
+    return {"pid": pid, "name": name, "model": model, "bytes": int(gib * GIB), "ledger_bytes": ledger_bytes}
+
+
+SEEN = [
+    process_json(4711, "VLLM::EngineCore", 41.2, "alpha", 42),
+    process_json(977, "python", 7),
+    process_json(31337, "VLLM::Worker", 3.5, "gamma", 2),
+]
+WITH_PROCESSES = picture(
+    *MODELS,
+    devices=[device_json(used_bytes=99 * GIB, outside_bytes=7 * GIB, outside=DEVICES[0]["outside"], processes=SEEN)],
+)
+
+
+def test_a_device_shows_its_processes_beside_the_ledger() -> None:
+    found = lines(Scene(URL, WITH_PROCESSES, ()), width=80)
+    at = found.index(the_line(found, "free"))
+    assert [words(line) for line in found[at + 1 : at + 4]] == [
+        "4711 VLLM::EngineCore NVML 41.2 42.0 reserved alpha",
+        "977 python NVML 7.0 none of this server's",
+        "31337 VLLM::Worker NVML 3.5 2.0 reserved gamma",
+    ]
+    assert "others: python" not in found[at]  # it is below
+    assert all(cell_len(line) <= 80 for line in found)
+
+
+def test_a_low_screen_does_without_the_processes_first() -> None:
+    for height, shown, named in ((24, True, False), (22, False, True), (18, False, False)):
+        found = lines(Scene(URL, WITH_PROCESSES, DECISIONS), width=100, height=height)
+        assert any("EngineCore" in line for line in found) == shown, height
+        assert any("others: python" in line for line in found) == named, height
+
+
+def test_of_many_processes_the_largest_are_shown() -> None:
+    many = [process_json(100 + i, "x", 1) for i in range(30)]
+    found = lines(Scene(URL, picture(devices=[device_json(processes=many)]), ()))
+    assert sum("none of this server's" in line for line in found) == 12
+    assert "… 18 more processes" in words("\n".join(found))
+
+
+def test_where_the_driver_does_not_say_it_is_said_why() -> None:
+    found = lines(Scene(URL, FULL, ()))
+    assert the_line(found, "by process").strip() == (
+        "by process: not known, the driver does not say what each process has"
+    )
+    assert "NVML" not in the_line(found, "MODEL")
+
+
+def test_a_model_shows_what_nvml_sees_beside_what_is_reserved() -> None:
+    drawn = screen(Scene(URL, WITH_PROCESSES, (), rated()), 160, None)
+    rows = [line.plain.rstrip() for line in drawn]
+    assert words(the_line(rows, "MODEL")) == "MODEL RESIDENCY SINCE RUN WAIT REQ/MIN RESERVED NVML LOAD WAKE"
+    assert words(the_line(rows, "* alpha")) == "* alpha awake 12s 3 - 120 42.0 41.2 41s 1.3s"
+    assert words(the_line(rows, "  omega")) == "omega cold 12s - - - - - - -"
+    gamma = next(line for line in drawn if line.plain.startswith("  gamma"))
+    assert any("red" in str(span.style) for span in gamma.spans)
+    assert rows[rows.index(gamma.plain.rstrip()) + 1].strip() == "NVML sees 3.5 GiB of it where 2.0 are reserved"
+    assert not any("of it where 42" in row for row in rows)
+
+
+def test_one_device_that_does_not_say_leaves_no_sum() -> None:
+    two = picture(*MODELS, devices=[device_json(processes=SEEN), device_json(1)])
+    assert "NVML" not in the_line(lines(Scene(URL, two, ()), width=160), "MODEL")
 
 
 def test_the_hosts_ram_is_not_called_a_gpu() -> None:

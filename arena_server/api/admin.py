@@ -17,6 +17,7 @@ from arena_server.api.names import Catalogue
 from arena_server.clock import Clock
 from arena_server.errors import CrossSite
 from arena_server.gpu.probe import MemoryProbe, ProbeError
+from arena_server.pool.device_processes import DeviceProcesses
 from arena_server.pool.pool import Pool
 from arena_server.pool.views import DeviceView, ModelView
 
@@ -37,6 +38,11 @@ def refuse_cross_site(request: Request) -> None:
     """Any page could else have its visitor's browser give orders (W3C, Fetch Metadata). Raises CrossSite."""
     if request.headers.get("sec-fetch-site", "none") not in ("none", "same-origin"):
         raise CrossSite("Orders are not taken from pages of other sites.")
+
+
+def _processes(found: DeviceProcesses) -> dict[str, Any]:
+    listed = None if found.processes is None else [asdict(p) for p in found.processes]
+    return {"processes": listed, "processes_unknown": found.why}
 
 
 def admin_router(
@@ -75,6 +81,7 @@ def admin_router(
             "budget_bytes": view.budget_bytes,
             "reserved_bytes": view.reserved_bytes,
             "used_bytes": used,
+            **_processes(pool.processes(view.index, gpu=probe.gpu)),
             "outside_bytes": view.outside.bytes if view.outside else 0,
             "outside": [asdict(p) for p in view.outside.processes] if view.outside else [],
             "blocked": view.blocked,

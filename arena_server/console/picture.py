@@ -77,8 +77,22 @@ class Outside:
 
 
 @dataclass(frozen=True, slots=True)
+class Process:
+    """A process that has `bytes` of a device by the driver's word, and what the ledger has there for its model.
+
+    Without a model it is none of the daemon's.
+    """
+
+    pid: int
+    name: str
+    model: str | None
+    bytes: int
+    ledger_bytes: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class Device:
-    """One device. `blocked`: why nothing can be loaded there."""
+    """One device. `blocked`: why nothing can be loaded there; `processes_unknown`: why it has no processes."""
 
     index: int
     name: str
@@ -88,6 +102,8 @@ class Device:
     used_bytes: int | None
     outside_bytes: int
     outside: tuple[Outside, ...]
+    processes: tuple[Process, ...] | None
+    processes_unknown: str | None
     blocked: str | None
 
 
@@ -125,6 +141,14 @@ class Picture:
     host: Host
     queue: tuple[Waiter, ...]
     swaps_total: int
+
+    def measured_bytes(self, model: str) -> int | None:
+        """What the driver sees of the model on all devices together; None where it does not say for each of them."""
+        found = [device.processes for device in self.devices]
+        listed = [processes for processes in found if processes is not None]
+        if not listed or len(listed) < len(found):
+            return None
+        return sum(p.bytes for processes in listed for p in processes if p.model == model)
 
     def model(self, name: str) -> Model | None:
         """The model of that name, if it is configured."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from rich.text import Text
 
-from arena_server.console import bars, model_table
+from arena_server.console import bars, model_table, processes
 from arena_server.console.picture import Decision, Device, Picture, Waiter
 from arena_server.console.rates import Rates
 from arena_server.console.words import clean, count, cut, gib, left, moment, took
@@ -34,10 +34,10 @@ class Scene:
 
 def screen(scene: Scene, width: int, height: int | None) -> list[Text]:
     """The lines, none wider than `width`, at most `height` of them (None: as many as there are)."""
-    for brief, gap in ((False, 1), (True, 1), (True, 0)):
+    for detail, gap in ((2, 1), (1, 1), (0, 1), (0, 0)):
         blocks = [
-            _header(scene, width) + _memory(scene.picture, width, height, brief),
-            model_table.lines(scene.picture.models, scene.rates, width, None),
+            _header(scene, width) + _memory(scene.picture, width, height, detail),
+            _models(scene, width, None),
             _queue(scene.picture, width),
             _decisions(scene.decisions, width),
         ]
@@ -61,7 +61,7 @@ def _fitted(blocks: list[list[Text]], scene: Scene, width: int, height: int, gap
     while any(least) and free - sum(least) < min(len(table), MODELS_AT_LEAST):
         least[1 if least[1] else 0] = 0
     if len(table) > (room := max(free - sum(least), 2)):
-        table = model_table.lines(scene.picture.models, scene.rates, width, room)
+        table = _models(scene, width, room)
     free -= len(table) + gap
     queue = _queue(scene.picture, width, free - least[1])
     decisions = decisions[: max(free - (len(queue) + gap if queue else 0), 0)]
@@ -74,6 +74,12 @@ def _joined(blocks: Sequence[list[Text]], gap: int) -> list[Text]:
     for block in filter(None, blocks):
         result += [*(Text() for _ in range(gap if result else 0)), *block]
     return result
+
+
+def _models(scene: Scene, width: int, height: int | None) -> list[Text]:
+    picture = scene.picture
+    measured = {m.name: size for m in picture.models if (size := picture.measured_bytes(m.name)) is not None}
+    return model_table.lines(picture.models, measured, scene.rates, width, height)
 
 
 def _header(scene: Scene, width: int) -> list[Text]:
@@ -104,30 +110,35 @@ def _counts(scene: Scene) -> Text:
     return line.append(f"  {count(picture.swaps_total, 'swap')}")
 
 
-def _memory(picture: Picture, width: int, height: int | None, brief: bool) -> list[Text]:
-    """The devices and, where models sleep in it, the host's RAM: two lines per device, or one."""
+def _memory(picture: Picture, width: int, height: int | None, detail: int) -> list[Text]:
+    """The devices and, where models sleep in it, the host's RAM.
+
+    One line per device, with `detail` two, and with more of it another for each process that has some of it.
+    """
     result: list[Text] = []
     for device in picture.devices:
-        result += _device(device, picture, width, brief)
+        result += _device(device, picture, width, detail)
     if any(m.sleep_level == 1 for m in picture.models):
         result.append(_host(picture, width))
-    most = max(height // 3, 3) if brief and height is not None else len(result)
+    most = max(height // 3, 3) if not detail and height is not None else len(result)
     if len(result) <= most:
         return result
     return [*result[: most - 1], Text(f"    … {len(result) - most + 1} more lines", style="dim")]
 
 
-def _device(device: Device, picture: Picture, width: int, brief: bool) -> list[Text]:
+def _device(device: Device, picture: Picture, width: int, detail: int) -> list[Text]:
     parts = _parts(device, picture)
     used = "?" if device.used_bytes is None else gib(device.used_bytes)
     tail = f" {used} of {gib(device.total_bytes)} GiB used"
-    if brief:
+    if not detail:
         tail = " " + " ".join(f"{p.letter}{gib(p.size)}" for p in parts) + f" used {used} of {gib(device.total_bytes)}"
     # Where there is no GPU the daemon takes the host's RAM for device 0, and names it so.
     label = "CPU" if device.name == "host RAM" else f"GPU {device.index}"
     result = [_bar_line(label, parts, device.total_bytes, tail, width)]
-    if not brief:
-        result.append(_legend(device, parts))
+    if detail:
+        result.append(_legend(device, parts, named=detail < 2 or device.processes is None))
+    if detail > 1:
+        result += processes.lines(device, LABEL_WIDTH, width)
     if device.blocked is not None:
         result[0].stylize("bold red", 0, LABEL_WIDTH)
         result.append(Text(" " * LABEL_WIDTH + "blocked: " + clean(device.blocked), style="bold red"))
@@ -151,12 +162,13 @@ def _parts(device: Device, picture: Picture) -> list[bars.Part]:
     ]
 
 
-def _legend(device: Device, parts: Sequence[bars.Part]) -> Text:
+def _legend(device: Device, parts: Sequence[bars.Part], *, named: bool) -> Text:
+    """What the bar's letters mean, and, if they are to be `named`, who the others are."""
     line = Text(" " * LABEL_WIDTH)
     for part in parts:
         line.append(part.letter, part.style).append(f" {part.name} {gib(part.size)}  ")
     line.append(clean(device.name), "dim")
-    if device.outside:
+    if device.outside and named:
         who = ", ".join(f"{clean(o.name)} {o.pid} {gib(o.bytes)}" for o in device.outside)
         line.append(f"  others: {who}", "magenta")
     return line

@@ -163,6 +163,14 @@ class DeviceMemory:
         found = {d: self._outside(d) for d in devices}
         return {d: outside for d, outside in found.items() if outside is not None}
 
+    def use(self, device: int) -> DeviceUse | None:
+        """What is in use on a GPU now, and by whom; None where that is not known, and for host RAM."""
+        return self._use(device) if self._probe.gpu else None
+
+    def pids_of(self, model: str) -> Set[int]:
+        """The processes of the model's engine, as they were at the end of its last transition."""
+        return self._tenants[model].pids if model in self._tenants else frozenset()
+
     async def _sample(self, peaks: dict[int, int]) -> None:
         while True:
             self._raise(peaks)
@@ -263,10 +271,11 @@ class DeviceMemory:
 
 def _process_uses(uses: Mapping[int, int]) -> tuple[ProcessUse, ...]:
     largest_first: Sequence[tuple[int, int]] = sorted(uses.items(), key=lambda use: -use[1])
-    return tuple(ProcessUse(pid, _name(pid), bytes_) for pid, bytes_ in largest_first)
+    return tuple(ProcessUse(pid, process_name(pid), bytes_) for pid, bytes_ in largest_first)
 
 
-def _name(pid: int) -> str:
+def process_name(pid: int) -> str:
+    """As `ps` shows it; "?" if it cannot be had."""
     try:
         return psutil.Process(pid).name()
     except (psutil.Error, ValueError):  # it ended meanwhile, or lives outside this container
