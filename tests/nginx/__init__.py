@@ -1,0 +1,1 @@
+"""nginx, the shipped site, in front of the daemon."""
