@@ -98,26 +98,26 @@ attended() {
 # It says for itself what fails: where it stands in an `if`, `&&` or `||`, bash would go on after a write that failed, and an
 # allow list that is empty lets everybody in. The input has to be whole: whoever makes it does so before the pipe.
 put_file() {
-  local path=$1 mode=$2 owner=$3 draft=$1.draft
+  local path=$1 mode=$2 owner=$3 new draft=$1.draft
   put=unchanged
-  if $dry_run; then draft=$(mktemp); fi
-  (umask 077 && cat >"$draft" 2>>"$log") || { rm -f "$draft"; fail "$draft cannot be written$(room_at "$path")"; }
-  if cmp -s "$draft" "$path" && [ "$(stat -c '%a %U:%G' "$path")" = "${mode#0} $owner" ]; then
-    rm "$draft" || fail "$draft cannot be removed"
+  new=$(mktemp) || fail "no temporary file can be made"
+  cat >"$new" || { rm -f "$new"; fail "$new cannot be written$(room_at "$new")"; }
+  # Compared before anything is laid beside it: whether a folder was changed decides what is started again.
+  if cmp -s "$new" "$path" && [ "$(stat -c '%a %U:%G' "$path")" = "${mode#0} $owner" ]; then
     ok "$path is as it should be"
-    return
+  else
+    put=written
+    changes=$((changes + 1))
+    if $dry_run; then
+      say "  would write $path ($mode $owner)"
+    else
+      # Into place in one piece: a service that reads it now finds the old or the new one, never a half.
+      { install -m "$mode" -o "${owner%:*}" -g "${owner#*:}" "$new" "$draft" && mv -f "$draft" "$path"; } ||
+        { rm -f "$draft" "$new"; fail "$path cannot be written$(room_at "$path")"; }
+      say "  wrote $path"
+    fi
   fi
-  put=written
-  changes=$((changes + 1))
-  if $dry_run; then
-    rm "$draft"
-    say "  would write $path ($mode $owner)"
-    return
-  fi
-  # Into place in one piece: a service that reads it now finds the old or the new one, never a half.
-  { chown "$owner" "$draft" && chmod "$mode" "$draft" && mv -f "$draft" "$path"; } 2>>"$log" ||
-    { rm -f "$draft"; fail "$path cannot be written"; }
-  say "  wrote $path"
+  rm -f "$new"
 }
 
 # room_at PATH: of its disk, for who could not write there
