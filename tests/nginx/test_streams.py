@@ -139,6 +139,7 @@ async def test_with_nginxs_own_time_limit_the_same_load_ends_in_504(
         answer = await proxy.post("/v1/chat/completions", CHAT)
         assert answer.status == 504
         assert answer.error()["code"] == "timeout"
+        await until(lambda: "POST" in proxy.access_log, "nginx to log the request")
         assert 60 <= total_s(proxy) < LOAD_S
 
 

@@ -25,13 +25,10 @@ class Host:
 
     @classmethod
     def make(cls, directory: Path) -> Host:
-        """Everybody may go through the directory, as through a machine's root, but not write there."""
+        """A host below the directory."""
         host = cls(directory / "host")
         for place in FOLDERS:
             host.at(place).mkdir(parents=True, exist_ok=True)
-        for folder in [host.root, *host.root.parents]:
-            if folder.is_relative_to(directory.parents[1]):
-                folder.chmod(0o755)
         shutil.copytree(SCRIPTS, host.root / "scripts")
         for script in (*(host.root / "scripts/lib").glob("*.sh"), host.script):
             text = script.read_text().replace("USER_NAME=vllm-arena", f"USER_NAME={SERVICE}")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import pwd
 import subprocess
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -35,8 +37,15 @@ DRAFT = "models: {qwen: {gpu_memory_utilization: 0.46}}\n"
 
 
 @pytest.fixture
-def host(tmp_path: Path) -> Host:
-    host = Host.make(tmp_path)
+def host() -> Iterator[Host]:
+    # The service's user may go through it, as through a machine's root: pytest's own folders are closed to others.
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o755)
+        yield _host(Path(folder))
+
+
+def _host(folder: Path) -> Host:
+    host = Host.make(folder)
     os.chown(host.at(STATE), *_service())
     host.write(SERVER, ARENA_SERVER, 0o755)
     host.write(f"{SERVER[: -len('arena-server')]}ran-as", "", 0o666)
