@@ -9,7 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from arena_server.caller import ANYBODY, Caller
 from arena_server.clock import Clock
+from arena_server.request_id import Origin
 
 CLIENT_LEFT = 499  # nginx's status for a client that closed the connection before its answer was whole
 
@@ -32,7 +34,8 @@ class Course:
 
     `route` is the daemon's route, `model` the configured name; `traceparent` W3C's header, as it came or as
     a listener set it. `status` is the HTTP status as the client saw it (an error event within a stream counts as its
-    error's own), or CLIENT_LEFT. `error` is an error's code, if it ended with one.
+    error's own), or CLIENT_LEFT. `error` is an error's code, if it ended with one. The tokens are those counted so far;
+    `cached` answers took none.
     """
 
     request_id: str
@@ -46,6 +49,10 @@ class Course:
     ended: float | None = None
     status: int = 0
     error: str | None = None
+    caller: Caller = ANYBODY
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cached: bool = False
     _clock: Clock = field(kw_only=True, repr=False)
     _listeners: Sequence[Listener] = field(kw_only=True, repr=False)
 
@@ -57,6 +64,14 @@ class Course:
         """Some of the answer has come from the engine; all calls but the first do nothing."""
         if self.first_token is None:
             self.first_token = self._clock.now()
+
+    def counts(self, prompt_tokens: int, completion_tokens: int) -> None:
+        """So many tokens it is by now, in all."""
+        self.prompt_tokens, self.completion_tokens = prompt_tokens, completion_tokens
+
+    def is_served_by(self, model: str) -> None:
+        """Another model is to answer, in place of one whose engines have not taken the request: it was not granted."""
+        self.model, self.granted = model, None
 
     def end(self, status: int, error: str | None = None) -> None:
         """The answer is whole, refused, or given up; all calls but the first do nothing."""
@@ -73,15 +88,16 @@ class Courses:
         self._clock = clock
         self._listeners = listeners
 
-    def begin(self, request_id: str, route: str, model: str, *, stream: bool, traceparent: str | None = None) -> Course:
-        """A request's course, from now on."""
+    def begin(self, asker: Origin, route: str, model: str, *, stream: bool, request_id: str | None = None) -> Course:
+        """A request's course, from now on; `request_id`, if it is not the asker's own."""
         course = Course(
-            request_id,
+            request_id or asker.request_id,
             route,
             model,
             stream,
             self._clock.now(),
-            traceparent,
+            asker.traceparent,
+            caller=asker.caller,
             _clock=self._clock,
             _listeners=self._listeners,
         )

@@ -6,7 +6,8 @@ The wire form is OpenAI's: `{"error": {"message", "type", "param", "code"}}`
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 
@@ -14,12 +15,14 @@ class ArenaError(Exception):
     """Base of all errors that reach a caller.
 
     `status` is the HTTP status, `kind` OpenAI's `error.type`, `code` OpenAI's `error.code`,
-    `param` the request field at fault, `retry_after_s` the seconds after which a retry may succeed.
+    `param` the request field at fault, `retry_after_s` the seconds after which a retry may succeed. `headers` go with
+    the answer.
     """
 
     status: int = 500
     kind: ClassVar[str] = "server_error"
     code: ClassVar[str | None] = None
+    headers: ClassVar[Mapping[str, str]] = MappingProxyType({})
 
     def __init__(self, message: str, *, param: str | None = None, retry_after_s: float | None = None) -> None:
         super().__init__(message)
@@ -49,6 +52,32 @@ class BadRequest(ArenaError):
 
     status = 400
     kind = "invalid_request_error"
+
+
+class NoKey(ArenaError):
+    """No API key was shown, or none that is known, or one that is over."""
+
+    headers = MappingProxyType({"www-authenticate": "Bearer"})  # RFC 9110, 11.6.1
+    status = 401
+    kind = "invalid_request_error"
+    code = "invalid_api_key"
+
+
+class NotAllowed(ArenaError):
+    """The API key is good, but not for this."""
+
+    status = 403
+    kind = "invalid_request_error"
+    code = "insufficient_scope"
+
+
+class ModelNotAllowed(NotAllowed):
+    """The API key is not for this model."""
+
+    code = "model_not_allowed"
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"This API key may not use the model `{name}`.", param="model")
 
 
 class ModelNotFound(ArenaError):

@@ -1,4 +1,4 @@
-"""Who a request is from, as far as its headers say: its id, which every log line of it carries, and its trace."""
+"""Who a request is from: its id, which every log line of it carries, its trace, and its caller."""
 
 from __future__ import annotations
 
@@ -7,15 +7,18 @@ import uuid
 from contextvars import ContextVar
 from dataclasses import dataclass
 
+from arena_server.caller import ANYBODY, Caller
+
 LONGEST = 128  # characters
 
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """`request_id` is the client's own if it is sane; `traceparent` is W3C's header as it came."""
+    """`request_id` is the client's own if it is sane; `traceparent` is W3C's header as it came; `caller` who asks."""
 
     request_id: str
     traceparent: str | None = None
+    caller: Caller = ANYBODY
 
     def of_side(self, letter: str) -> str:
         """The id of one side of a comparison or battle. It says nothing of the model."""

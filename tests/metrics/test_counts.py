@@ -19,6 +19,7 @@ from arena_server.engine.base import EngineError
 from arena_server.metrics.request_tally import RequestTally
 from arena_server.metrics.tallies import Tallies
 from arena_server.pool.why import Cause, Why, cause_of
+from arena_server.request_id import Origin
 from tests.metrics.scraped import Scraped, chat, scrape, scrape_after
 from tests.support.daemon_app import SLEEP_MEMORY_BYTES, TOTAL_BYTES, FakeDaemon, Hands, running_daemon
 from tests.support.gate import until
@@ -150,7 +151,7 @@ async def test_each_cause_of_a_transition_has_its_name(tmp_path: Path) -> None:
         await chat(daemon.url, "b")
         await caused("sleep", "evicted")
         await chat(daemon.url, "a")
-        write(aliases=["other"])
+        write(env={"OTHER": "1"})
         async with aiohttp.ClientSession(daemon.url) as client, client.post("/admin/reload") as response:
             assert response.status == 200
         await is_at(daemon, "a", "cold")
@@ -230,7 +231,7 @@ def test_results_are_told_by_the_status() -> None:
     tallies = Tallies(lambda name: name == "a")
     courses = Courses(Hands(), [tallies.requests])
     for status in (200, 304, 400, 404, 429, 499, 500, 502, 503, 504, 599):
-        courses.begin("id", "/v1/x", "a", stream=False).end(status)
+        courses.begin(Origin("id"), "/v1/x", "a", stream=False).end(status)
     assert results(tallies.registry.collect(), "a") == {"ok": 2, "client_error": 4, "server_error": 5}
 
 
@@ -264,7 +265,7 @@ def test_a_course_with_an_odd_model_status_and_route_has_labels_of_the_known_set
     tallies = Tallies(lambda name: name == "a")
     courses = Courses(Hands(), [tallies.requests])
     for number in range(3):
-        courses.begin("id", f"/v1/x?n={number}", f"gone-{number}", stream=True).end(number)
+        courses.begin(Origin("id"), f"/v1/x?n={number}", f"gone-{number}", stream=True).end(number)
     (family,) = [f for f in tallies.registry.collect() if f.name == "arena_requests"]
     assert [s.labels for s in family.samples if s.name.endswith("_total")] == [
         {"model": "other", "route": "/v1/x", "status": "other"}
