@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 
 import psutil
 
-from arena_server.config import Config, ModelConfig
+from arena_server.config import Config
 from arena_server.config_devices import check_devices
+from arena_server.config_model import ModelConfig
 from arena_server.engine.command import sleep_level
 from arena_server.gpu.probe import MemoryProbe
 from arena_server.measurements import Measured, MeasurementStore, measurement_key
@@ -21,7 +22,9 @@ from arena_server.pool.transitions import sleep_host_bytes
 UNMEASURED_ASLEEP_BYTES = 2 << 30
 
 # What of a model's configuration its engine does not depend on.
-NOT_THE_ENGINES = frozenset({"pinned", "preload", "idle_ttl_s"})
+NOT_THE_ENGINES = frozenset(
+    {"aliases", "display_name", "fallback", "idle_ttl_s", "input_cost", "output_cost", "pinned", "preload"}
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +91,8 @@ def draw_blueprint(
 
 def _spec(name: str, model: ModelConfig, sizes: Mapping[int, int], gpu: bool, measured: Measured) -> ModelSpec:
     """`sizes` are the total bytes of the model's devices."""
+    if model.remote:
+        return ModelSpec(name, {}, times=times_of(measured))  # nothing of it is here
     footprint = {device: int(size * model.gpu_memory_utilization) for device, size in sizes.items()}
     if not gpu:
         asleep = footprint  # vLLM's sleep frees nothing there

@@ -6,35 +6,40 @@ What depends on the machine's devices is checked in `config_devices`.
 from __future__ import annotations
 
 import os
-import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import (
+    BeforeValidator,
+    ConfigDict,
     Field,
-    JsonValue,
     PrivateAttr,
+    TypeAdapter,
     ValidationError,
-    ValidationInfo,
-    field_validator,
     model_validator,
 )
 
+from arena_server.config_access import AccessConfig, ProxyNetwork, section_of_access
 from arena_server.config_file import (
     Fault,
     Key,
-    alias_faults,
     fault_line,
     known_key_hint,
     parse_yaml,
     read_config_file,
     reworded,
-    shown,
 )
-from arena_server.config_types import AbsolutePath, HttpUrl, ModelName, Origin, Section, absolute, raise_faults, refusal
+from arena_server.config_model import ModelConfig
+from arena_server.config_names import name_faults
+from arena_server.config_types import AbsolutePath, HttpUrl, ModelName, Origin, Section, raise_faults
 from arena_server.errors import ConfigError
-from arena_server.vllm_arguments import OWNED_ENV, device_count, known_arguments, normalise
+from arena_server.vllm_arguments import known_arguments
+
+T = TypeVar("T")
+
+# As values are read in the file.
+AS_SECTIONS = ConfigDict(strict=True, allow_inf_nan=False)
 
 
 def _default_state_dir() -> Path:
@@ -47,10 +52,32 @@ class ServerConfig(Section):
 
     host: str = Field(default="127.0.0.1", min_length=1, description="Address to listen on")
     port: int = Field(default=8000, ge=0, le=65535, description="TCP port; 0 takes any free one")
+    trusted_proxies: Annotated[tuple[ProxyNetwork, ...], Field(strict=False)] = Field(
+        default=("127.0.0.1", "::1"),
+        description="Addresses and networks whose X-Forwarded-For is believed",
+    )
     max_body_bytes: int = Field(
         default=64 << 20, ge=1, description="Largest request body in bytes; a larger one gets 413"
     )
+    body_memory_bytes: int | None = Field(
+        default=None, ge=1, description="Memory for all request bodies; beyond it, 503; none: 1 GiB, or two bodies"
+    )
+    body_timeout_s: float = Field(
+        default=60.0, gt=0, description="Seconds that 4 KiB of a request body may take, or its end; then it gets 408"
+    )
     shutdown_grace_s: float = Field(default=30.0, ge=0, description="Seconds that running answers get at shutdown")
+
+    @model_validator(mode="after")
+    def _one_body_fits(self) -> Self:
+        if self.body_memory < 2 * self.max_body_bytes:
+            under = f"is under twice `max_body_bytes` ({self.max_body_bytes})"
+            raise_faults([(("body_memory_bytes",), under)], self.body_memory_bytes)
+        return self
+
+    @property
+    def body_memory(self) -> int:
+        """For all request bodies, in bytes."""
+        return self.body_memory_bytes or max(1 << 30, 2 * self.max_body_bytes)
 
 
 class PoolConfig(Section):
@@ -81,93 +108,6 @@ class PoolConfig(Section):
     sleep_memory_bytes: int | None = Field(
         default=None, ge=0, description="Host RAM for the weights of sleeping models; none: half of all RAM"
     )
-
-
-class ModelConfig(Section):
-    """One model and the engine that serves it."""
-
-    model: str = Field(min_length=1, description="Hugging Face id, or a path that starts with / ./ ../ or ~")
-    gpu_memory_utilization: float = Field(
-        default=0.9, gt=0, le=1, description="Fraction of each of its devices' total memory that its engine may use"
-    )
-    engine_args: Mapping[str, JsonValue] = Field(
-        default_factory=dict, description="`vllm serve` arguments, with dashes or underscores"
-    )
-    aliases: Annotated[tuple[ModelName, ...], Field(strict=False)] = Field(
-        default=(), description="Other names that requests may use for it"
-    )
-    pinned: bool = Field(default=False, description="Never evict it once it is loaded")
-    preload: bool = Field(default=False, description="Load it when the daemon starts")
-    idle_ttl_s: float | None = Field(default=None, gt=0, description="Seconds without a request until it is evicted")
-    devices: Literal["auto"] | tuple[int, ...] = Field(
-        default="auto", description="Device numbers its engine runs on, or `auto`"
-    )
-    sleep_level: Literal["auto", 0, 1, 2] = Field(
-        default="auto",
-        description="0: never asleep, evicting stops it; 1: weights to host RAM; 2: weights are read again; "
-        "auto: 1 where the GPU can, else 0",
-    )
-    env: Mapping[str, str] = Field(default_factory=dict, description="Environment variables of its engine")
-
-    @property
-    def needed_devices(self) -> int:
-        """On how many devices its engine runs: the product of its parallel sizes."""
-        return device_count(self.engine_args)
-
-    @field_validator("model")
-    @classmethod
-    def _resolve_path(cls, model: str, info: ValidationInfo) -> str:
-        if model.startswith("-") or not model.isprintable() or model != model.strip():
-            raise refusal(f"must be a Hugging Face id or a path, not {shown(model)}")
-        is_path = model in (".", "..") or model.startswith(("/", "./", "../", "~"))
-        return str(absolute(Path(model), info)) if is_path else model
-
-    @field_validator("engine_args", mode="before")
-    @classmethod
-    def _normalise_engine_args(cls, raw: Any, info: ValidationInfo) -> Any:
-        if not isinstance(raw, Mapping):
-            return raw
-        known = info.context.known_arguments if isinstance(info.context, Origin) else None
-        args, faults = normalise(raw, known)
-        raise_faults((((key,), what) for key, what in faults), raw)
-        return args
-
-    @field_validator("devices", mode="before")
-    @classmethod
-    def _check_devices(cls, raw: Any, info: ValidationInfo) -> Any:
-        if raw == "auto":
-            return raw
-        indices = list(raw) if isinstance(raw, list | tuple) else []
-        if not indices or any(type(i) is not int or i < 0 for i in indices):
-            raise refusal(f"must be `auto` or a list of device numbers such as [0, 1], not {shown(raw)}")
-        if len(set(indices)) < len(indices):
-            raise refusal("names a device twice (keep one)")
-        needed = device_count(info.data.get("engine_args", {}))
-        if "engine_args" in info.data and len(indices) != needed:
-            sizes = "the product of the parallel sizes in `engine_args`"
-            raise refusal(f"lists {len(indices)}, but the engine runs on {needed} ({sizes})")
-        return tuple(indices)
-
-    @field_validator("env", mode="before")
-    @classmethod
-    def _check_env(cls, raw: Any) -> Any:
-        if not isinstance(raw, Mapping):
-            return raw
-        raise_faults(_env_faults(raw), raw)
-        return {name: str(value) for name, value in raw.items()}
-
-
-def _env_faults(env: Mapping[str, object]) -> Iterator[Fault]:
-    for name, value in env.items():
-        if name in OWNED_ENV:
-            yield (name,), f"is set by arena-server ({OWNED_ENV[name]})"
-        elif not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
-            yield (name,), "is not the name of an environment variable"
-        elif isinstance(value, bool):
-            # YAML reads `yes`, `on` and `true` alike, so what was meant is lost.
-            yield (name,), 'must be text (put it in quotes, or write "1" or "0")'
-        elif not isinstance(value, str | int | float):
-            yield (name,), f"must be text, not {shown(value)}"
 
 
 class ArenaConfig(Section):
@@ -208,6 +148,16 @@ class ArenaConfig(Section):
         return self
 
 
+class CacheConfig(Section):
+    """Answers that are kept, to be given again."""
+
+    enabled: bool = Field(default=False, description="Keep answers to requests that are deterministic, for each key")
+    max_bytes: int = Field(
+        default=256 << 20, ge=1 << 20, description="Memory for them; beyond it the oldest are dropped"
+    )
+    ttl_s: float = Field(default=3600.0, gt=0, description="Seconds that an answer is kept")
+
+
 class TracingConfig(Section):
     """OpenTelemetry traces of requests; the SDK's own variables (OTEL_...) say the rest."""
 
@@ -217,12 +167,21 @@ class TracingConfig(Section):
     sample_ratio: float = Field(default=1.0, ge=0, le=1, description="Part of the requests that are traced")
 
 
+AliasTargets = Annotated[
+    Mapping[ModelName, Annotated[float, Field(ge=0, le=1_000_000)]],
+    BeforeValidator(lambda raw: {raw: 1.0} if isinstance(raw, str) else raw),
+    Field(min_length=1),
+]
+
+
 class Config(Section):
     """The whole configuration."""
 
     server: ServerConfig = Field(default_factory=ServerConfig, description="The public port")
     pool: PoolConfig = Field(default_factory=PoolConfig, description="Who may be awake, and who waits")
     arena: ArenaConfig = Field(default_factory=ArenaConfig, description="Blind battles, and what is kept of them")
+    access: AccessConfig = Field(default_factory=AccessConfig, description="Who may come in, and how much they may ask")
+    cache: CacheConfig = Field(default_factory=CacheConfig, description="Answers that are kept, to be given again")
     tracing: TracingConfig = Field(default_factory=TracingConfig, description="Traces of requests")
     engine_start: Literal["fork", "spawn"] = Field(
         default="fork", description="How an engine starts: from a process that has imported vLLM already, or anew"
@@ -234,9 +193,12 @@ class Config(Section):
         default=None, description="Directory of the engines' sockets; none: chosen at start"
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="Least level to log")
+    aliases: Mapping[ModelName, AliasTargets] = Field(
+        default_factory=dict, description="Names that stand for a model, or for several by weight"
+    )
     models: Mapping[ModelName, ModelConfig] = Field(min_length=1, description="the models to serve, by name")
 
-    _file: Path = PrivateAttr(Path("configuration"))
+    _origin: Origin = PrivateAttr(Origin(Path("configuration"), None))
 
     @model_validator(mode="after")
     def _weights_are_of_models(self) -> Self:
@@ -247,12 +209,17 @@ class Config(Section):
     @property
     def file(self) -> Path:
         """The file it was read from, to be named in errors."""
-        return self._file
+        return self._origin.file
+
+    @property
+    def origin(self) -> Origin:
+        """What it was read with, for what is added to it."""
+        return self._origin
 
     def model_post_init(self, context: Any, /) -> None:
-        """Keep the name of the file."""
+        """Keep its origin."""
         if isinstance(context, Origin):
-            self._file = context.file
+            self._origin = context
 
 
 def load_config(path: Path) -> Config:
@@ -263,7 +230,7 @@ def load_config(path: Path) -> Config:
 def parse_config(data: bytes, origin: Origin) -> Config:
     """YAML text -> configuration. Raises ConfigError, with a line for each fault, and nothing else."""
     raw = parse_yaml(data, origin.file)
-    faults = list(alias_faults(raw.get("models")))
+    faults = list(name_faults(raw.get("models"), raw.get("aliases")))
     config = None
     try:
         config = Config.model_validate(raw, context=origin)
@@ -272,6 +239,24 @@ def parse_config(data: bytes, origin: Origin) -> Config:
     if faults or config is None:
         raise ConfigError(fault_line(origin.file, fault) for fault in faults)
     return config
+
+
+def parse_model(name: str, settings: object, origin: Origin) -> ModelConfig:
+    """One model as it would stand in the file under `models`. Raises ConfigError, with a line for each fault."""
+    return _parsed(TypeAdapter(Mapping[ModelName, ModelConfig], config=AS_SECTIONS), "models", name, settings, origin)
+
+
+def parse_alias(name: str, targets: object, origin: Origin) -> Mapping[str, float]:
+    """One alias as it would stand in the file under `aliases`. Raises ConfigError, with a line for each fault."""
+    return _parsed(TypeAdapter(Mapping[ModelName, AliasTargets], config=AS_SECTIONS), "aliases", name, targets, origin)
+
+
+def _parsed(adapter: TypeAdapter[Mapping[str, T]], key: str, name: str, value: object, origin: Origin) -> T:
+    try:
+        return adapter.validate_python({name: value}, context=origin)[name]
+    except ValidationError as e:
+        errors: list[Any] = [{**error, "loc": (key, *error["loc"])} for error in e.errors()]
+        raise ConfigError(fault_line(origin.file, _fault(error, origin)) for error in errors) from None
 
 
 def _fault(error: Any, origin: Origin) -> Fault:
@@ -287,7 +272,10 @@ def _fault(error: Any, origin: Origin) -> Fault:
 
 def _section(where: tuple[Key, ...]) -> type[Section]:
     """The section that the key `where` stands in."""
+    if where[0] == "access":
+        return section_of_access(where)
     sections: dict[Key, type[Section]] = {
+        "cache": CacheConfig,
         "server": ServerConfig,
         "pool": PoolConfig,
         "arena": ArenaConfig,

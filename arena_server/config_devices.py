@@ -6,8 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
-from arena_server.config import Config, ModelConfig
+from arena_server.config import Config
 from arena_server.config_file import Fault, fault_line
+from arena_server.config_model import ModelConfig
 from arena_server.devices import DeviceInfo
 from arena_server.errors import ConfigError
 
@@ -20,7 +21,7 @@ def check_devices(
     Listed devices are taken as they are, `auto` ones are chosen (see `_place`), but for those in `keep`, which stay
     where that says if they still run on so many; the same arguments always give the same answer. Raises ConfigError,
     with a line for each model that could never be loaded and each set of pinned or preloaded models that does not fit
-    together.
+    together. Remote models live on none, and count for nothing here.
     """
     faults = [*_count_faults(config), *_single_faults(config, devices)]
     if not faults:
@@ -29,6 +30,11 @@ def check_devices(
     if faults:
         raise ConfigError(fault_line(config.file, fault) for fault in faults)
     return homes
+
+
+def _local(config: Config) -> dict[str, ModelConfig]:
+    """The models whose engines run here."""
+    return {name: model for name, model in config.models.items() if not model.remote}
 
 
 def _exact(fraction: float) -> Fraction:
@@ -57,11 +63,12 @@ def _count_faults(config: Config) -> Iterator[Fault]:
     if limit is None:
         return
     where = ("pool", "max_awake_models")
-    pinned = sum(model.pinned for model in config.models.values())
-    preload = sum(model.preload for model in config.models.values())
+    models = _local(config)
+    pinned = sum(model.pinned for model in models.values())
+    preload = sum(model.preload for model in models.values())
     if pinned > limit:
         yield where, f"{limit} is under the number of pinned models, {pinned} (raise it or unpin one)"
-    elif pinned == limit < len(config.models):
+    elif pinned == limit < len(models):
         yield where, f"pinned models take all {limit}, the others could never load (raise it or unpin one)"
     if preload > limit:
         yield where, f"{limit} is under the number of models to preload, {preload} (raise it or preload fewer)"
@@ -70,11 +77,12 @@ def _count_faults(config: Config) -> Iterator[Fault]:
 def _single_faults(config: Config, devices: Sequence[DeviceInfo]) -> Iterator[Fault]:
     """What is wrong with a model whatever the others are."""
     existing = sorted(device.index for device in devices)
-    if not existing:
+    models = _local(config)
+    if not existing and models:
         yield ("models",), "there is no device to run them on"
         return
     have = f"this machine has {', '.join(map(str, existing))}"
-    for name, model in config.models.items():
+    for name, model in models.items():
         where = ("models", name, "devices")
         if model.devices == "auto":
             if model.needed_devices > len(existing):
@@ -123,8 +131,8 @@ def _place(
     """
     budget = _budget(config)
     loads = {d.index: _Load(d.index, budget, budget) for d in sorted(devices, key=lambda d: d.index)}
-    homes: dict[str, tuple[int, ...]] = {}
-    for name, model in config.models.items():
+    homes: dict[str, tuple[int, ...]] = {name: () for name, model in config.models.items() if model.remote}
+    for name, model in _local(config).items():
         home = _fixed(model, keep.get(name, ()), loads)
         for index in home:
             loads[index].put(model)

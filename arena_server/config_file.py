@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from types import MappingProxyType
@@ -44,7 +44,9 @@ WORDING = MappingProxyType(
         "greater_than_equal": "must be at least {ge}",
         "less_than": "must be under {lt}",
         "less_than_equal": "must be at most {le}",
+        "decimal_max_places": "must have at most {decimal_places} digits after the point",
         "literal_error": "must be {expected}",
+        "enum": "must be {expected}",
     }
 )
 # Where the value itself says nothing more than the sentence does.
@@ -172,22 +174,6 @@ def _is_small(root: object) -> bool:
     return True
 
 
-def alias_faults(models: object) -> Iterator[Fault]:
-    """Aliases that are taken, in the raw value of `models`: raw, so that a fault elsewhere does not hide these."""
-    if not isinstance(models, dict):
-        return
-    taken = dict.fromkeys(models, "the name of a model")
-    for name, model in models.items():
-        aliases = model.get("aliases") if isinstance(model, dict) else None
-        for i, alias in enumerate(aliases if isinstance(aliases, list) else ()):
-            if not isinstance(alias, str):
-                continue
-            if alias in taken:
-                yield ("models", name, "aliases", i), f"{shown(alias)} is already {taken[alias]} (choose another)"
-            else:
-                taken[alias] = f"an alias of {shown(name)}"
-
-
 def _yaml_error_line(error: yaml.YAMLError, file: Path) -> str:
     if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
         mark = error.problem_mark
@@ -216,8 +202,12 @@ def _one_line(text: str) -> str:
 def fault_line(file: Path, fault: Fault) -> str:
     """`FILE: dotted.key: what is wrong`."""
     where, what = fault
-    keys = (_one_line(str(key))[:200] or '""' for key in where)
-    return ": ".join(part for part in (str(file), ".".join(keys), what) if part)
+    return ": ".join(part for part in (str(file), dotted(where), what) if part)
+
+
+def dotted(where: Sequence[Key]) -> str:
+    """A key with all that it stands under: `models.NAME.pinned`."""
+    return ".".join(_one_line(str(key))[:200] or '""' for key in where)
 
 
 def reworded(kind: str, message: str, value: object, context: Mapping[str, Any]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import urlsplit
@@ -14,6 +15,7 @@ from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
+    Field,
     ValidationError,
     ValidationInfo,
     model_validator,
@@ -79,8 +81,29 @@ def _http_url(text: str) -> str:
     return text
 
 
+def _backend_url(text: str) -> str:
+    parts = urlsplit(_http_url(text))
+    if "@" in parts.netloc:
+        # Not shown: it would be in errors, in logs and in /health.
+        raise refusal("must not have a user or a password in it (a key goes into the variable of `api_key_env`)")
+    if "?" in text or "#" in text:
+        raise refusal("must end with its path, which the routes are added to: no `?`, no `#`")
+    return text
+
+
+def _price(value: object) -> object:
+    if isinstance(value, Decimal):
+        return value
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise refusal(f"must be a number, not {shown(value)}")
+    return Decimal(str(value))  # as it was written: through a float 0.1 would be a little more
+
+
 HttpUrl = Annotated[str, AfterValidator(_http_url)]
+BackendUrl = Annotated[str, AfterValidator(_backend_url)]
 ModelName = Annotated[str, AfterValidator(_model_name)]
+# In any currency, to a millionth of it.
+Price = Annotated[Decimal, BeforeValidator(_price), Field(ge=0, le=1_000_000, decimal_places=6)]
 AbsolutePath = Annotated[Path, BeforeValidator(_path), AfterValidator(absolute)]
 
 

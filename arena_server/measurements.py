@@ -17,7 +17,7 @@ from typing import Annotated
 
 from pydantic import Field, TypeAdapter
 
-from arena_server.config import ModelConfig
+from arena_server.config_model import ModelConfig
 from arena_server.devices import DeviceInfo
 
 logger = logging.getLogger(__name__)
@@ -211,7 +211,7 @@ def measurement_key(model: ModelConfig, devices: Sequence[DeviceInfo], vllm_vers
     """A hash of everything that changes what is measured of a model on its `devices`; the same in every process."""
     facts = {
         "model": model.model,
-        "files": _fingerprint(Path(model.model)),
+        "files": None if model.remote else _fingerprint(Path(model.model)),
         # Arguments without a value are not given to vLLM.
         "engine_args": {name: value for name, value in model.engine_args.items() if value is not None},
         "env": dict(model.env),
@@ -219,6 +219,7 @@ def measurement_key(model: ModelConfig, devices: Sequence[DeviceInfo], vllm_vers
         "sleep_level": model.sleep_level,
         "devices": [(d.index, d.name, d.total_bytes) for d in devices],
         "vllm": vllm_version,
+        **({"backend_url": model.backend_url} if model.remote else {}),
     }
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 

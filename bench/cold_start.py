@@ -24,7 +24,7 @@ from typing import Any
 import aiohttp
 import psutil
 
-from arena_server.config import ModelConfig
+from arena_server.config_model import ModelConfig
 from arena_server.demo.models import DemoModel, make_demo_models
 from arena_server.engine.base import EngineError
 from arena_server.engine.command import engine_command

@@ -22,7 +22,7 @@ from typing import Any
 import aiohttp
 import yaml
 
-from arena_server.config import ModelConfig
+from arena_server.config_model import ModelConfig
 from arena_server.demo.daemon import free_port, running_daemon
 from arena_server.demo.models import make_demo_models
 from arena_server.engine.command import engine_command

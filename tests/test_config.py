@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from arena_server.config import Config, ModelConfig, load_config, parse_config
+from arena_server.config import Config, load_config, parse_config
+from arena_server.config_model import ModelConfig
 from arena_server.config_types import Origin
 from arena_server.errors import ConfigError
 
@@ -60,11 +61,22 @@ def test_the_example_loads(tmp_path: Path) -> None:
     assert config.file == file
 
 
+LIMITS = ("requests_per_minute", "tokens_per_minute", "concurrent_requests", "tokens_per_day")
+
+
 def test_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", "/state")
     config = parse("models: {x: {model: org/x}}")
     assert config.model_dump() == {
-        "server": {"host": "127.0.0.1", "port": 8000, "max_body_bytes": 67108864, "shutdown_grace_s": 30.0},
+        "server": {
+            "host": "127.0.0.1",
+            "port": 8000,
+            "trusted_proxies": ("127.0.0.1", "::1"),
+            "max_body_bytes": 67108864,
+            "body_memory_bytes": None,
+            "body_timeout_s": 60.0,
+            "shutdown_grace_s": 30.0,
+        },
         "pool": {
             "max_awake_models": None,
             "memory_reserve": 0.05,
@@ -89,14 +101,24 @@ def test_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
             "battle_ttl_s": 3600.0,
             "battle_memory_bytes": 268435456,
         },
+        "access": {
+            "keys": {},
+            "anonymous": (),
+            "key_limits": dict.fromkeys(LIMITS),
+            "address_limits": dict.fromkeys(LIMITS),
+            "failed_tries_per_minute": 10,
+        },
+        "cache": {"enabled": False, "max_bytes": 268435456, "ttl_s": 3600.0},
         "tracing": {"endpoint": None, "sample_ratio": 1.0},
         "engine_start": "fork",
         "state_dir": Path("/state/arena-server"),
         "run_dir": None,
         "log_level": "info",
+        "aliases": {},
         "models": {
             "x": {
                 "model": "org/x",
+                "display_name": None,
                 "gpu_memory_utilization": 0.9,
                 "engine_args": {},
                 "aliases": (),
@@ -106,6 +128,14 @@ def test_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
                 "devices": "auto",
                 "sleep_level": "auto",
                 "env": {},
+                "fallback": (),
+                "input_cost": 0,
+                "output_cost": 0,
+                "backend_url": None,
+                "api_key_env": None,
+                "connect_timeout_s": 5.0,
+                "timeout_s": 600.0,
+                "retries": 2,
             }
         },
     }
@@ -240,6 +270,39 @@ NAME = "must be 1 to 200 letters, digits and `/ . : - _ @ +`"
             [
                 'models.y.aliases.0: "z" is already an alias of "x" (choose another)',
                 'models.y.aliases.1: "y" is already the name of a model (choose another)',
+            ],
+        ),
+        (
+            "models: {x: {model: a, aliases: [z]}, y: {model: a}}\n"
+            "aliases: {x: y, z: {y: 1}, w: {x: 0, y: 0}, v: {x: 1, z: 1, xx: 1, w: 1}, u: nobody}",
+            [
+                "aliases.x: is already the name of a model (choose another)",
+                'aliases.z: is already an alias of "x" (choose another)',
+                "aliases.w: all its weights are 0, so no model would get its requests (raise one)",
+                'aliases.v.z: is an alias of "x", and has to be the name of a model',
+                "aliases.v.xx: is not a configured model",
+                "aliases.v.w: is an alias, and has to be the name of a model",
+                'aliases.u: "nobody" is not a configured model',
+            ],
+        ),
+        (
+            "models:\n  llama: {model: a, fallback: [llama, mistral, mistral, m, lama]}\n"
+            "  mistral: {model: b, aliases: [m]}",
+            [
+                'models.llama.fallback.0: "llama" is the model itself (remove it)',
+                'models.llama.fallback.2: "mistral" is given twice (keep one)',
+                'models.llama.fallback.3: "m" is an alias of "mistral", and has to be the name of a model',
+                'models.llama.fallback.4: "lama" is not a configured model (did you mean "llama"?)',
+            ],
+        ),
+        (
+            "models: {x: {model: a, input_cost: free, output_cost: 0.1234567}}\naliases: {y: {x: -1}, z: [x], w: {}}",
+            [
+                "aliases.y.x: must be at least 0.0, not -1",
+                "aliases.z: must be a mapping, not a list",
+                "aliases.w: must have at least 1 entry",
+                'models.x.input_cost: must be a number, not "free"',
+                "models.x.output_cost: must have at most 6 digits after the point, not 0.1234567",
             ],
         ),
         (

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from arena_server.config import Config, ModelConfig, load_config, parse_config
+from arena_server.config import Config, load_config, parse_config
 from arena_server.config_file import MAX_FILE_BYTES
+from arena_server.config_model import ModelConfig
 from arena_server.config_types import Origin
 from arena_server.errors import ConfigError
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from arena_server.config import ModelConfig
+from arena_server.config_model import ModelConfig
 from arena_server.engine.command import EngineCommand, engine_command, sleep_level, with_kv_cache
 
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from arena_server.config import ModelConfig
+from arena_server.config_model import ModelConfig
 from arena_server.devices import DeviceInfo
 from arena_server.measurements import (
     DAY_S,

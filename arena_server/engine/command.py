@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from arena_server.config import ModelConfig
+from arena_server.config_model import ModelConfig
 from arena_server.vllm_arguments import engine_argv
 
 # Variables that vLLM and CUDA read when they are used, not when they are imported: a forked engine sees them.
@@ -60,7 +60,7 @@ def engine_command(
     """
     argv = [
         f"--model={model.model}",
-        "--served-model-name", name, *model.aliases,
+        "--served-model-name", name,  # and no aliases: those come and go while it runs
         f"--uds={directory / 'http.sock'}",
         f"--gpu-memory-utilization={model.gpu_memory_utilization}",
         "--disable-uvicorn-access-log",

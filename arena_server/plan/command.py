@@ -11,8 +11,9 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
-from arena_server.config import ModelConfig, load_config
+from arena_server.config import load_config
 from arena_server.config_file import read_config_file
+from arena_server.config_model import ModelConfig
 from arena_server.gpu.probe import open_probe
 from arena_server.log import complain
 from arena_server.plan.as_json import as_json
@@ -20,7 +21,7 @@ from arena_server.plan.card import Card, own_cards, parse_cards
 from arena_server.plan.change import Change, changes, not_to_be_written
 from arena_server.plan.edit import edited
 from arena_server.plan.measured import open_measurements
-from arena_server.plan.plan import make_plan
+from arena_server.plan.plan import make_plan, without_remote
 from arena_server.plan.report import fitted, lines
 from arena_server.plan.sight import Sight, look_at
 from arena_server.plan.warn import fails
@@ -36,7 +37,7 @@ def run_plan(file: Path, gpu: str, *, json_wanted: bool, write: bool) -> int:
 
     Raises ConfigError and UsageError (2), and PlanError where the file cannot be edited.
     """
-    config = load_config(file)
+    config, remote = without_remote(load_config(file))
     cards = _cards(gpu)
     store, unread = open_measurements(config.state_dir)
     if unread is not None:
@@ -44,9 +45,10 @@ def run_plan(file: Path, gpu: str, *, json_wanted: bool, write: bool) -> int:
     plan = make_plan(config, cards, _looking, store)
     wanted = changes(plan)
     if json_wanted:
-        print(json.dumps(as_json(plan, wanted), indent=2))
+        print(json.dumps({**as_json(plan, wanted), "remote": remote}, indent=2))
     else:
-        show(lines(plan, _width()))
+        show(lines(plan, _width()) if plan.models else [])
+        show([Text(f"{name}: remote, and so takes nothing here") for name in remote])
     obstacle = not_to_be_written(plan)
     if write and obstacle is not None:
         complain(f"{file}: nothing was written: {obstacle}")

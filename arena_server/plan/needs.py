@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
-from arena_server.config import ModelConfig
+from arena_server.config_model import ModelConfig
 from arena_server.devices import DeviceInfo
 from arena_server.measurements import Measured
 from arena_server.plan.architecture import Architecture

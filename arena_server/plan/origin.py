@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from arena_server.config import ModelConfig
+from arena_server.config_model import ModelConfig
 
 
 @dataclass(frozen=True, slots=True)

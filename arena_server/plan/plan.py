@@ -8,7 +8,8 @@ from dataclasses import dataclass, field, replace
 import psutil
 
 from arena_server.blueprint import UNMEASURED_ASLEEP_BYTES, Blueprint, draw_blueprint
-from arena_server.config import Config, ModelConfig
+from arena_server.config import Config
+from arena_server.config_model import ModelConfig
 from arena_server.engine.command import sleep_level
 from arena_server.errors import ConfigError
 from arena_server.measurements import Measured, MeasurementStore, installed_vllm_version, measurement_key
@@ -110,6 +111,12 @@ def make_plan(
     )
 
 
+def without_remote(config: Config) -> tuple[Config, list[str]]:
+    """The configuration without the models that other servers run, and those models' names."""
+    remote = [name for name, model in config.models.items() if model.remote]
+    return _only(config, [name for name in config.models if name not in remote]), remote
+
+
 def _only(config: Config, names: Sequence[str]) -> Config:
     return config.model_copy(update={"models": {name: config.models[name] for name in names}})
 
@@ -154,7 +161,8 @@ def _needed(model: ModelPlan, cards: Sequence[Card]) -> ModelPlan:
 
 def _asleep_bytes(models: Sequence[ModelPlan]) -> int:
     """The most that any of them keeps on a device while it sleeps."""
-    return max(max(m.measured.asleep_bytes.values(), default=UNMEASURED_ASLEEP_BYTES) for m in models)
+    kept = (max(m.measured.asleep_bytes.values(), default=UNMEASURED_ASLEEP_BYTES) for m in models)
+    return max(kept, default=UNMEASURED_ASLEEP_BYTES)
 
 
 def sleep_bytes(model: ModelPlan) -> int | None:

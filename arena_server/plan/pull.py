@@ -9,7 +9,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from arena_server.config import Config, ModelConfig, load_config
+from arena_server.config import Config, load_config
+from arena_server.config_model import ModelConfig
 from arena_server.errors import ConfigError
 from arena_server.log import complain
 from arena_server.plan.errors import HubGone, PlanError
@@ -96,6 +97,9 @@ def _orders(models: Mapping[str, ModelConfig], failed: list[str]) -> list[Order]
     """What is to be fetched. Whatever needs no fetching is said at once; those that fail are put into `failed`."""
     orders = []
     for name, model in models.items():
+        if model.remote:
+            print(f"{name}: on another server, nothing to fetch ({model.backend_url})", flush=True)
+            continue
         try:
             if (path := local_path(model)) is not None:
                 _say_local(name, path)

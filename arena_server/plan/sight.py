@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from arena_server.config import ModelConfig
+from arena_server.config_model import ModelConfig
 from arena_server.plan.errors import PlanError
 from arena_server.plan.files import index_file, indexed_files, weight_files
 from arena_server.plan.hub import Hub, read_json

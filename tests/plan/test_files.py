@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from arena_server.config import ModelConfig
+from arena_server.config_model import ModelConfig
 from arena_server.plan.files import CONSOLIDATED_INDEX, INDEX, beside_files, index_file, indexed_files, weight_files
 from arena_server.plan.origin import repositories
 

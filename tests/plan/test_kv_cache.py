@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from arena_server.config import ModelConfig
+from arena_server.config_model import ModelConfig
 from arena_server.devices import DeviceInfo
 from arena_server.measurements import Measured
 from arena_server.plan.architecture import read_architecture

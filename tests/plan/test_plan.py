@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 import yaml
 
-from arena_server.config import Config, ModelConfig, load_config
+from arena_server.config import Config, load_config
+from arena_server.config_model import ModelConfig
 from arena_server.devices import DeviceInfo
 from arena_server.errors import ConfigError
 from arena_server.measurements import Measured, MeasurementStore, installed_vllm_version, measurement_key

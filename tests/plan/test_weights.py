@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from arena_server.config import ModelConfig
+from arena_server.config_model import ModelConfig
 from arena_server.plan.architecture import read_architecture
 from arena_server.plan.errors import PlanError
 from arena_server.plan.safetensors import Tensor, read_header
