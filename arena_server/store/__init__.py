@@ -1,1 +1,1 @@
-"""What the arena keeps: battles, their answers' facts, and votes, in a database."""
+"""What the daemon keeps, in a database: battles and votes, keys, what they used, models added at run time."""

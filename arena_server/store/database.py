@@ -1,4 +1,4 @@
-"""A votes database: transactions on it, and its troubles in words that help."""
+"""The database: transactions on it, and its troubles in words that help."""
 
 from __future__ import annotations
 
@@ -86,10 +86,8 @@ class Database:
         with engine.begin() as connection:
             version = schema_version(connection)
         if version != HEAD:
-            have = "no votes in it" if version is None else f"schema {version}, and not {HEAD}"
-            raise StoreUnavailable(
-                f"The votes database {self._shown()} has {have}. Start this version's daemon on it once."
-            )
+            have = "nothing of arena-server in it" if version is None else f"schema {version}, and not {HEAD}"
+            raise StoreUnavailable(f"The database {self._shown()} has {have}. Start this version's daemon on it once.")
 
     def _shown(self) -> str:
         """Which database it is, without a password."""
@@ -106,7 +104,7 @@ class Database:
         except (SQLAlchemyError, OSError, ModuleNotFoundError, OverflowError) as e:
             # It may come back as another one: an older copy, or empty.
             self._checked = False
-            raise StoreUnavailable(f"The votes database {self._shown()} cannot be used: {_reason(e)}") from e
+            raise StoreUnavailable(f"The database {self._shown()} cannot be used: {_reason(e)}") from e
 
 
 def _reason(error: Exception) -> str:

@@ -114,6 +114,9 @@ def _postgres(url: URL, timeout_s: float) -> Engine:
     limits = {
         "connect_timeout": math.ceil(timeout_s),
         "tcp_user_timeout": math.ceil(timeout_s * 1000),  # ms; else a host that has vanished is waited for for hours
+        "keepalives_idle": math.ceil(timeout_s),  # likewise, where all that was sent had arrived
+        "keepalives_interval": 1,
+        "keepalives_count": 3,
         "prepare_threshold": None,  # a connection pooler in between may not know the statements prepared before
         "application_name": "arena-server",
     }

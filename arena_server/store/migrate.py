@@ -62,7 +62,7 @@ def upgrade(connection: Connection, revision: str) -> None:
     known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
     if (version := schema_version(connection)) is not None and version not in known:
         raise StoreUnavailable(
-            f"The votes database has schema {version}, which a newer arena-server made; this one knows up to {HEAD}. "
+            f"The database has schema {version}, which a newer arena-server made; this one knows up to {HEAD}. "
             "Start that version again, or give this one another database (`arena.database`)."
         )
     with ALEMBIC:

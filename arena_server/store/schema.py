@@ -9,6 +9,7 @@ from sqlalchemy import (
     BigInteger,
     Boolean,
     Column,
+    Date,
     DateTime,
     Dialect,
     Double,
@@ -21,10 +22,11 @@ from sqlalchemy import (
     Table,
     Text,
     TypeDecorator,
+    UniqueConstraint,
 )
 
 # The newest revision, written down here too so that a database that is up to date needs no Alembic (0.2 s).
-HEAD = "0001"
+HEAD = "0002"
 # All names have a prefix: a PostgreSQL database may be shared with other programs.
 VERSION_TABLE = "arena_schema"
 
@@ -58,6 +60,7 @@ metadata = MetaData(
         "pk": "pk_%(table_name)s",
         "fk": "fk_%(table_name)s_%(referred_table_name)s",
         "ix": "ix_%(column_0_label)s",
+        "uq": "uq_%(table_name)s_%(column_0_name)s",
     }
 )
 
@@ -114,4 +117,66 @@ votes = Table(
     Column("vote", String(20), nullable=False),
     Column("at", UtcDateTime, nullable=False),
     Index(None, "at"),  # the order of an export
+)
+
+keys = Table(
+    "arena_keys",
+    metadata,
+    Column("id", String(32), primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("sha256", String(64), nullable=False),  # of the key's text, in hexadecimal digits; the text is kept nowhere
+    Column("scopes", Json, nullable=False),
+    Column("models", Json),  # the only ones it may ask; null: all
+    Column("limits", Json),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("expires_at", UtcDateTime),
+    Column("revoked_at", UtcDateTime),
+    Column("previous_sha256", String(64)),  # of the text before the last rotation
+    Column("previous_until", UtcDateTime),
+    UniqueConstraint("sha256"),
+)
+
+# Without foreign keys: what was used outlives the key and the model, and both may be the configuration's.
+usage = Table(
+    "arena_usage",
+    metadata,
+    Column("day", Date, primary_key=True),  # in UTC
+    Column("key_id", String(120), primary_key=True),
+    Column("model", String(200), primary_key=True),
+    Column("requests", BigInteger, nullable=False),
+    Column("prompt_tokens", BigInteger, nullable=False),
+    Column("completion_tokens", BigInteger, nullable=False),
+    Column("seconds", Double, nullable=False),
+    # The cost is the sum of both: whole units of the currency, and 1e-12 of it, so that sums are exact. Alone the
+    # latter would end at nine million units, which is not much money everywhere.
+    Column("cost_units", BigInteger, nullable=False),
+    Column("cost_pico", BigInteger, nullable=False),  # each addition is of less than one unit
+)
+
+# The last batch of usage that each writer (one life of a daemon) has added, written with the batch: a commit whose
+# acknowledgement was lost is then known to have been, and what is tried again is not added twice.
+usage_batches = Table(
+    "arena_usage_batches",
+    metadata,
+    Column("writer", String(32), primary_key=True),
+    Column("number", BigInteger, nullable=False),  # from 1
+    Column("at", UtcDateTime, nullable=False),
+)
+
+models = Table(
+    "arena_models",
+    metadata,
+    Column("name", String(200), primary_key=True),
+    Column("settings", Json, nullable=False),
+    Column("disabled", Boolean, nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("updated_at", UtcDateTime, nullable=False),
+)
+
+aliases = Table(
+    "arena_aliases",
+    metadata,
+    Column("name", String(200), primary_key=True),
+    Column("targets", Json, nullable=False),
+    Column("updated_at", UtcDateTime, nullable=False),
 )
