@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from dataclasses import asdict
 from typing import Any
 
 import psutil
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter
 from pydantic import BaseModel
 from sse_starlette import EventSourceResponse
 
 from arena_server import __version__
 from arena_server.api.names import Catalogue
+from arena_server.caller import Caller
 from arena_server.clock import Clock
-from arena_server.errors import CrossSite
 from arena_server.gpu.probe import MemoryProbe, ProbeError
 from arena_server.pool.device_processes import DeviceProcesses
+from arena_server.pool.journal import Entry
 from arena_server.pool.pool import Pool
 from arena_server.pool.views import DeviceView, ModelView
+from arena_server.request_id import origin
 
 KEEP_ALIVE_S = 15
+# Who watches while their key is revoked is sent away within that time.
+LOOK_AT_KEY_EVERY_S = 2.0
 
 
 class Reloaded(BaseModel):
@@ -34,10 +39,22 @@ class Reloaded(BaseModel):
     needs_restart: list[str]
 
 
-def refuse_cross_site(request: Request) -> None:
-    """Any page could else have its visitor's browser give orders (W3C, Fetch Metadata). Raises CrossSite."""
-    if request.headers.get("sec-fetch-site", "none") not in ("none", "same-origin"):
-        raise CrossSite("Orders are not taken from pages of other sites.")
+async def _while(good: Callable[[], bool], entries: AsyncGenerator[Entry, None]) -> AsyncIterator[Entry]:
+    """The entries, as long as that is so: it is asked before each, and where none comes now and then."""
+    coming = asyncio.ensure_future(anext(entries, None))
+    try:
+        while good():
+            done, _ = await asyncio.wait([coming], timeout=LOOK_AT_KEY_EVERY_S)
+            if not done:
+                continue
+            if (entry := coming.result()) is None or not good():
+                return
+            coming = asyncio.ensure_future(anext(entries, None))
+            yield entry
+    finally:
+        coming.cancel()
+        await asyncio.wait([coming])
+        await entries.aclose()
 
 
 def _processes(found: DeviceProcesses) -> dict[str, Any]:
@@ -51,9 +68,10 @@ def admin_router(
     catalogue: Catalogue,
     clock: Clock,
     reload: Callable[[], Awaitable[Reloaded]],
+    admits: Callable[[Caller], bool],
 ) -> APIRouter:
-    """The routes; `reload` reads the configuration again."""
-    router = APIRouter(prefix="/admin", tags=["admin"], dependencies=[Depends(refuse_cross_site)])
+    """The routes; `reload` reads the configuration again. `admits`: whether a caller who was let in still would be."""
+    router = APIRouter(prefix="/admin", tags=["admin"])
     started = clock.now()
 
     def model_json(view: ModelView) -> dict[str, Any]:
@@ -61,9 +79,19 @@ def admin_router(
         about = {} if config is None else {
             "model": config.model,
             "aliases": list(config.aliases),
-            "gpu_memory_utilization": config.gpu_memory_utilization,
+            "display_name": config.display_name,
+            "remote": config.remote,
+            "backend_url": config.backend_url,
+            "gpu_memory_utilization": None if config.remote else config.gpu_memory_utilization,
         }  # fmt: skip
-        return {"model": "", "aliases": [], "gpu_memory_utilization": 0.0, **about, **asdict(view)}
+        unknown: dict[str, Any] = {
+            "model": "",
+            "aliases": [],
+            "display_name": None,
+            "remote": False,
+            "backend_url": None,
+        }
+        return {**unknown, "gpu_memory_utilization": None, **about, **asdict(view)}
 
     def one(name: str) -> dict[str, Any]:
         return {"model": next(model_json(v) for v in pool.view().models if v.name == name)}
@@ -114,8 +142,10 @@ def admin_router(
 
     @router.get("/events", summary="Every transition, decision and change of the queue, as it happens (SSE)")
     async def get_events() -> EventSourceResponse:
+        caller = origin().caller
+
         async def events() -> AsyncIterator[dict[str, str]]:
-            async for entry in pool.journal.watch():
+            async for entry in _while(lambda: admits(caller), pool.journal.watch()):
                 yield {"event": entry.kind, "id": str(entry.seq), "data": json.dumps(entry.body())}
 
         return EventSourceResponse(events(), ping=KEEP_ALIVE_S)

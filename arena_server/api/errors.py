@@ -8,18 +8,19 @@ import math
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from arena_server.errors import ArenaError, EngineRefused
+from arena_server.errors import ArenaError, BadRequest, EngineRefused
 
 logger = logging.getLogger(__name__)
 
 
 def error_response(error: ArenaError) -> JSONResponse:
     """The error as a response; Retry-After in whole seconds, at least 1, where a retry may help."""
-    headers = {}
+    headers = dict(error.headers)
     if error.retry_after_s is not None:
         headers["retry-after"] = str(max(1, math.ceil(error.retry_after_s)))
     return JSONResponse(error.body(), error.status, headers)
@@ -57,6 +58,12 @@ def install(app: FastAPI) -> None:
         body = {"error": {"message": message, "type": kind, "param": None, "code": None}}
         return JSONResponse(body, error.status_code, error.headers)
 
+    async def not_of_the_form(request: Request, error: Exception) -> Response:
+        assert isinstance(error, RequestValidationError)
+        fault = error.errors()[0]
+        where = ".".join(str(part) for part in fault["loc"][1:])
+        return error_response(BadRequest(f"`{where}`: {fault['msg']}", param=where or None))
+
     async def client_left(request: Request, error: Exception) -> Response:
         return Response(status_code=499)  # nginx's number for it; goes nowhere
 
@@ -66,5 +73,6 @@ def install(app: FastAPI) -> None:
 
     app.add_exception_handler(ArenaError, arena_error)
     app.add_exception_handler(HTTPException, http_error)
+    app.add_exception_handler(RequestValidationError, not_of_the_form)
     app.add_exception_handler(ClientDisconnect, client_left)
     app.add_exception_handler(Exception, defect)

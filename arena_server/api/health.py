@@ -15,6 +15,8 @@ from arena_server.pool.residency import Residency
 from arena_server.pool.views import ModelView
 
 MOST_SHOWN = 100
+# The reason may have paths and other servers' URLs in it, and the route is public.
+FAILED = "It failed; /admin/pool and the log have the reason."
 
 
 class LoadState(BaseModel):
@@ -28,9 +30,13 @@ class ModelHealth(BaseModel):
     """One model. Times in seconds."""
 
     residency: Residency
-    gpu_memory_utilization: float = Field(description="Fraction of each of its devices that its engine may use")
+    remote: bool = Field(description="Whether another server runs it")
+    gpu_memory_utilization: float | None = Field(
+        description="Fraction of each of its devices that its engine may use; null for a remote one"
+    )
     devices: list[int]
     aliases: list[str]
+    display_name: str | None = Field(description="Its name for people; null if it has none of its own")
     pinned: bool
     running: int = Field(description="Requests it is answering")
     waiting: int = Field(description="Requests that wait for it")
@@ -40,7 +46,7 @@ class ModelHealth(BaseModel):
     loading: LoadState | None
     draining: str | None = Field(description="Why it takes no new requests, if it does not")
     eta_s: float | None = Field(description="Until it may answer, if it is coming up; by what it took before")
-    error: str | None = Field(description="Why it last failed, until it is awake again")
+    error: str | None = Field(description="That it failed, until it is awake again; the reason is in /admin/pool")
     retry_in_s: float | None = Field(description="When a failed one may be asked for again")
 
 
@@ -90,9 +96,11 @@ def health_router(pool: Pool, probe: MemoryProbe, catalogue: Catalogue, clock: C
         progress = view.loading
         return ModelHealth(
             residency=view.residency,
-            gpu_memory_utilization=model.gpu_memory_utilization,
+            remote=model.remote,
+            gpu_memory_utilization=None if model.remote else model.gpu_memory_utilization,
             devices=view.devices,
             aliases=list(model.aliases),
+            display_name=model.display_name,
             pinned=view.pinned,
             running=view.running,
             waiting=view.waiting,
@@ -102,7 +110,7 @@ def health_router(pool: Pool, probe: MemoryProbe, catalogue: Catalogue, clock: C
             loading=LoadState(phase=progress.phase, fraction=progress.fraction) if progress else None,
             draining=view.draining,
             eta_s=_rounded(view.eta_s),
-            error=view.error,
+            error=None if view.error is None else FAILED,
             retry_in_s=_rounded(view.retry_in_s),
         )
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, Field
 
+from arena_server.api.names import Catalogue
 from arena_server.metrics.metrics import Metrics
 from arena_server.pool.pool import Pool
 from arena_server.pool.residency import Residency
+from arena_server.request_id import origin
 
 
 class ModelStats(BaseModel):
@@ -19,14 +21,14 @@ class ModelStats(BaseModel):
 
 
 class Stats(BaseModel):
-    """All of them, by name."""
+    """All that the caller may ask, by name."""
 
     models: dict[str, ModelStats]
-    running: int = Field(description="Of all models; a battle counts for each of its two")
-    queue_length: int = Field(description="Requests that wait for models; a battle counts once")
+    running: int = Field(description="Of these models; a battle counts for each of its two")
+    queue_length: int = Field(description="Requests that wait for any models; a battle counts once")
 
 
-def metrics_router(metrics: Metrics, pool: Pool) -> APIRouter:
+def metrics_router(metrics: Metrics, pool: Pool, catalogue: Catalogue) -> APIRouter:
     """The routes."""
     router = APIRouter(tags=["metrics"])
 
@@ -37,12 +39,11 @@ def metrics_router(metrics: Metrics, pool: Pool) -> APIRouter:
 
     @router.get("/stats", summary="Running and waiting requests per model")
     async def get_stats() -> Stats:
-        now = pool.summary()
+        now, allowed = pool.summary(), catalogue.allowed(origin().caller)
+        models = [m for m in now.models if m.name in allowed]
         return Stats(
-            models={
-                m.name: ModelStats(residency=m.residency, running=m.running, waiting=m.waiting) for m in now.models
-            },
-            running=sum(m.running for m in now.models),
+            models={m.name: ModelStats(residency=m.residency, running=m.running, waiting=m.waiting) for m in models},
+            running=sum(m.running for m in models),
             queue_length=now.queue_length,
         )
 

@@ -10,7 +10,7 @@ import logging
 import os
 import socket
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -57,8 +57,12 @@ class Launcher:
     thread that forked.
     """
 
-    def __init__(self, start: Literal["fork", "spawn"], environment: Mapping[str, str]) -> None:
+    def __init__(
+        self, start: Literal["fork", "spawn"], environment: Mapping[str, str], secret: Collection[str] = ()
+    ) -> None:
+        """`environment` is added to the daemon's own, of which engines do not get the variables in `secret`."""
         self._start = start
+        self._secret = frozenset(secret)
         self._environment = {**environment, **ZYGOTE_ENVIRONMENT}
         self._zygote: _Zygote | None = None
         self._starting = asyncio.Lock()
@@ -133,7 +137,7 @@ class Launcher:
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=log_fd,
                 stderr=log_fd,
-                env={**os.environ, **self._environment},
+                env={**{n: v for n, v in os.environ.items() if n not in self._secret}, **self._environment},
             )
         finally:
             theirs.close()

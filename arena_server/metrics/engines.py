@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry, Counter
 
-from arena_server.engine.base import Engine
-from arena_server.engine.client import EngineClient, EngineLost, EngineUnreachable
+from arena_server.engine.base import Client, Engine
+from arena_server.engine.client import EngineLost, EngineUnreachable
 from arena_server.metrics.engine_page import EnginePage, NotMetrics, read_page
 from arena_server.metrics.tokens import Tokens, counts_of
 
@@ -65,11 +65,14 @@ class Engines:
     async def pages(self, awake: Awake) -> list[EnginePage]:
         """The pages of those that answer in time, in the order of `awake`; the others count as failures."""
         async with asyncio.TaskGroup() as asking:
-            tasks = [asking.create_task(self._page(engine, awake)) for engine in awake().values()]
+            # A remote server's page is not of this daemon's work alone, and its own Prometheus's to ask for.
+            tasks = [asking.create_task(self._page(e, awake)) for e in awake().values() if not e.remote]
         return [page for task in tasks if (page := task.result()) is not None]
 
     async def last_look(self, engine: Engine) -> bool:
-        """Read the tokens of an engine that is about to leave; returns whether it has answered."""
+        """Read the tokens of an engine that is about to leave; returns whether it has answered, if it was asked."""
+        if engine.remote:
+            return True
         try:
             async with asyncio.timeout(LAST_LOOK_S), self._turns[engine.name]:
                 await self._ask(engine)
@@ -127,7 +130,7 @@ class Engines:
         return page
 
 
-async def _body(client: EngineClient) -> bytes:
+async def _body(client: Client) -> bytes:
     async with client.get("/metrics") as answer:
         if answer.status != 200:
             raise NotMetrics(f"status {answer.status}")

@@ -8,6 +8,7 @@ from prometheus_client import CollectorRegistry
 
 from arena_server.metrics.engines import Engines
 from arena_server.metrics.pool_tally import PoolTally
+from arena_server.metrics.refusal_tally import RefusalTally
 from arena_server.metrics.reload_tally import ReloadTally
 from arena_server.metrics.request_tally import RequestTally
 from arena_server.metrics.tokens import Tokens
@@ -24,6 +25,7 @@ class Tallies:
         self.pool = PoolTally(self.registry, self.engines)
         self.requests = RequestTally(self.registry, known)
         self.reloads = ReloadTally(self.registry)
+        self.refusals = RefusalTally(self.registry)
 
     def know(self, models: Iterable[str]) -> None:
         """Show these models, though nothing was counted of them: what begins at 1 has no increase to be seen."""
