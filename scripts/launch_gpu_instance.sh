@@ -83,9 +83,9 @@ done
 if ! $terminate; then
   [ ${#ranges[@]} -gt 0 ] || wrong "--cidr is needed: who may reach it? Only you: --cidr YOUR.PUBLIC.IP.ADDRESS/32"
   for range in "${ranges[@]}"; do
-    # arena-server has no keys of its own yet: whoever reaches it uses the card.
+    # Nobody is asked for a key before there is one, which is made after this: whoever reaches it uses the card.
     if [[ $range == *:* ]]; then narrowest=32; else narrowest=8; fi
-    ((${range#*/} >= narrowest)) || wrong "--cidr $range would open it to (nearly) everybody, and nobody is asked for a key. \
+    ((${range#*/} >= narrowest)) || wrong "--cidr $range would open it to (nearly) everybody, and nobody is asked for a key before you have made one. \
 Give your own address (/32), your office's or your VPC's range; /$narrowest is the widest"
   done
 fi

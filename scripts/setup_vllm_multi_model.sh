@@ -187,6 +187,7 @@ fi
 if [ "$changes" = 0 ]; then say "unchanged: everything was as it should be"; else say "done: $changes changes"; fi
 say "  watch it    $VENV/bin/arena-server status --url http://127.0.0.1:$daemon_port      journalctl -u vllm-arena -f"
 say "  configure   $CONFIG, then systemctl reload vllm-arena"
+say "  API keys    $VENV/bin/arena-server keys create NAME --scope admin --config $CONFIG makes the first; then everybody needs one"
 if $with_nginx; then
   say "  open it     to a range of addresses: $0 --allow 10.0.0.0/16, or $ALLOW_LIST and systemctl reload nginx"
 fi

@@ -12,7 +12,7 @@ Usage: smoke_test.sh BASE_URL [options]
   --model NAME      ask this model (the first of the daemon's); given twice, the two of the parallel check
   --timeout S       seconds an answer may take, a load included (900)
   --insecure        take any TLS certificate, a self-signed one, say
-  --api-key KEY     sent as a bearer token; $ARENA_API_KEY is the same, and stays out of the list of processes
+  --key-file FILE   where the API key is, if one is needed (else $ARENA_API_KEY); its scope: inference
   --help            this text
 END
 }
@@ -25,14 +25,14 @@ while [ $# -gt 0 ]; do
   case $1 in
     --help | -h) usage; exit 0 ;;
     --insecure) options+=(--insecure); shift; continue ;;
-    --model | --timeout | --api-key) [ $# -ge 2 ] || wrong "$1 needs a value" ;;
+    --model | --timeout | --key-file) [ $# -ge 2 ] || wrong "$1 needs a value" ;;
     -*) wrong "unknown option $1" ;;
     *) [ -z "$base" ] || wrong "one BASE_URL only, not also $1"; base=${1%/}; shift; continue ;;
   esac
   case $1 in
     --model) wanted+=("$2") ;;
     --timeout) limit_s=$2 ;;
-    --api-key) api_key=$2 ;;
+    --key-file) api_key=$(tr -d '[:space:]' <"$2") && [ -n "$api_key" ] || wrong "--key-file $2: there is no key in it" ;;
   esac
   shift 2
 done
@@ -73,7 +73,10 @@ answered() {
     said=$(sed 's/^curl: ([0-9]*) //' "$work/$1.error" | head -n 1)
     return 1
   fi
-  [ "$(status_of "$1")" = 200 ] || { said="status $(status_of "$1"): $(why "$1")"; return 1; }
+  [ "$(status_of "$1")" = 200 ] && return
+  said="status $(status_of "$1"): $(why "$1")"
+  if [ "$(status_of "$1")" = 401 ] && [ -z "$api_key" ]; then said+=" (ARENA_API_KEY, or --key-file FILE)"; fi
+  return 1
 }
 
 # wait_for PID WHAT: until the process ends, saying every 10 s that it still waits

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import re
 from pathlib import Path
 
@@ -56,9 +57,15 @@ def test_its_commands_exist(page: Path) -> None:
         if command not in commands:
             unknown.append(command)
         else:
-            known = commands[command]._option_string_actions
+            known = options_of(commands[command])
             unknown += [f"{command} {option}" for option in options if option not in known]
     assert unknown == []
+
+
+def options_of(parser: argparse.ArgumentParser) -> set[str]:
+    """Its options, and those of the commands below it."""
+    below = [p for a in parser._actions if isinstance(a, argparse._SubParsersAction) for p in a.choices.values()]
+    return {*parser._option_string_actions, *(option for p in below for option in options_of(p))}
 
 
 def test_the_options_of_scripts_exist() -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import json
 import os
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from aiohttp import web
@@ -63,9 +65,9 @@ class Pace(Gate):
 
 
 @contextlib.asynccontextmanager
-async def paced_daemon(models: Mapping[str, Mapping[str, Any]] = MODELS) -> AsyncIterator[FakeDaemon]:
+async def paced_daemon(models: Mapping[str, Mapping[str, Any]] = MODELS, **sections: Any) -> AsyncIterator[FakeDaemon]:
     """A daemon whose engines answer at a model's pace."""
-    async with running_daemon(models) as daemon:
+    async with running_daemon(models, **sections) as daemon:
         for engine in daemon.made:
             engine.chunks = Pace()
         yield daemon
@@ -282,13 +284,28 @@ async def test_nobody_there_is_told() -> None:
     assert "connect" in said.line("health").lower()
 
 
-async def test_the_key_is_sent_from_the_option_or_the_environment() -> None:
+async def test_the_key_is_sent_from_a_file_or_the_environment(tmp_path: Path) -> None:
     seen: list[web.Request] = []
+    file = tmp_path / "key"
+    file.write_text("secret-1\n")
     async with another_server(200, "", seen) as url:
-        await smoke(url, "--api-key", "secret-1")
+        await smoke(url, "--key-file", str(file), ARENA_API_KEY="another")
         await smoke(url, ARENA_API_KEY="secret-2")
         await smoke(url)
     assert [request.headers.get("Authorization") for request in seen] == ["Bearer secret-1", "Bearer secret-2", None]
+
+
+async def test_a_daemon_that_asks_for_a_key_gets_it_or_that_is_told() -> None:
+    key = "sk-arena-of-this-smoke-test"
+    keys = {"smoke": {"sha256": hashlib.sha256(key.encode()).hexdigest(), "scopes": ("inference",)}}
+    async with paced_daemon(access={"keys": keys}) as daemon:
+        assert (await smoke(daemon.url, ARENA_API_KEY=key)).status == 0
+        said = await smoke(daemon.url)
+        assert said.status == 1
+        assert "status 401" in said.line("models")
+        assert "ARENA_API_KEY, or --key-file FILE" in said.line("models")
+        said = await smoke(daemon.url, ARENA_API_KEY="sk-arena-another")
+        assert "--key-file" not in said.line("models")
 
 
 async def test_a_wrong_command_line_is_told() -> None:
@@ -297,6 +314,8 @@ async def test_a_wrong_command_line_is_told() -> None:
         (["http://a", "http://b"], "one BASE_URL"),
         (["http://a", "--timeout", "soon"], "whole seconds"),
         (["http://a", "--model"], "needs a value"),
+        (["http://a", "--key-file", "/dev/null"], "there is no key in it"),
+        (["http://a", "--key-file", "/nowhere"], "there is no key in it"),
     ):
         said = await smoke(*args)
         assert (said.status, said.out) == (2, "")
