@@ -147,6 +147,7 @@ class StandIn:
 
     port: int
     asked: list[str] = field(default_factory=list)
+    shown: list[str | None] = field(default_factory=list)  # of each request, its Authorization
     answers: dict[str, list[Reply]] = field(default_factory=dict)
 
     @property
@@ -175,6 +176,7 @@ def stand_in(*models: dict[str, Any], **more: Any) -> Iterator[StandIn]:
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
+            said.shown.append(self.headers.get("Authorization"))
             answer = said.next(f"{self.command} {self.path}")
             self.send_response(answer.status)
             self.send_header("Content-Type", answer.kind)
@@ -202,7 +204,7 @@ def stand_in(*models: dict[str, Any], **more: Any) -> Iterator[StandIn]:
 
 def environment(**more: str) -> dict[str, str]:
     """This process's, without what would change the console's ways."""
-    unset = {"ARENA_URL", "COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE"}
+    unset = {"ARENA_API_KEY", "ARENA_URL", "COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE"}
     return {**{k: v for k, v in os.environ.items() if k not in unset}, "TZ": "UTC", **more}
 
 

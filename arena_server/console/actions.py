@@ -7,6 +7,7 @@ from difflib import get_close_matches
 
 from arena_server.console.api import Api, Refused
 from arena_server.console.follow import follow
+from arena_server.console.key import ApiKey
 from arena_server.console.picture import Model
 from arena_server.console.words import clean
 from arena_server.errors import ArenaError
@@ -15,9 +16,9 @@ from arena_server.errors import ArenaError
 DONE = {"pin": "pinned", "unpin": "no longer pinned", "reset": "its failures are forgotten"}
 
 
-def act(url: str, name: str, action: str, *, wait: bool) -> int:
+def act(url: str, name: str, action: str, *, wait: bool, key: ApiKey | None = None) -> int:
     """Have something done with a model, and wait for its end where it has one."""
-    api = Api(url)
+    api = Api(url, key=key)
     try:
         model = api.act(name, action)
     except Refused as e:
@@ -37,9 +38,9 @@ def act(url: str, name: str, action: str, *, wait: bool) -> int:
         return 130
 
 
-def reload(url: str) -> int:
+def reload(url: str, key: ApiKey | None = None) -> int:
     """Have the configuration read again, and say what changed."""
-    done = Api(url).reload()
+    done = Api(url, key=key).reload()
     for what, names in (("added", done.added), ("removed", done.removed), ("changed", done.changed)):
         if names:
             print(f"{what}: {', '.join(map(clean, names))}")

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from urllib.parse import quote, urlsplit
 
 from arena_server.console.cards import Card, Cards
+from arena_server.console.key import VARIABLE, ApiKey
 from arena_server.console.picture import Acted, Decision, Decisions, Model, Picture, Reloaded
 from arena_server.console.shape import WrongShape, read
 from arena_server.console.words import clean
@@ -53,10 +54,11 @@ def checked_url(text: str) -> str:
 
 
 class Api:
-    """A daemon at a URL (as `checked_url` gives it). One connection per request."""
+    """A daemon at a URL (as `checked_url` gives it), asked with a key. One connection per request."""
 
-    def __init__(self, url: str, timeout_s: float = TIMEOUT_S) -> None:
+    def __init__(self, url: str, timeout_s: float = TIMEOUT_S, *, key: ApiKey | None = None) -> None:
         self.url = url
+        self._key = key
         self._timeout_s = timeout_s
         self._parts = urlsplit(url)
 
@@ -89,6 +91,10 @@ class Api:
     def cards(self) -> tuple[Card, ...]:
         """The names that models answer to."""
         return self._read(Cards, "GET", "/v1/models").data
+
+    def ask(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> tuple[str, Any]:
+        """Ask for what is answered at once; the answer as the daemon wrote it and as JSON."""
+        return self._ask(method, path, body, patient=False)
 
     def whole(self, path: str, body: Mapping[str, Any]) -> tuple[str, Any]:
         """Ask with a JSON body; the answer as the daemon wrote it and as JSON, however long a model takes for it."""
@@ -135,10 +141,12 @@ class Api:
         except WrongShape as e:
             raise BadAnswer(f"cannot use what {self.url}{path} answers: {e} (another version of arena-server?)") from e
 
-    def _ask(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> tuple[str, Any]:
-        """The body of the answer, as text and as JSON."""
+    def _ask(
+        self, method: str, path: str, body: Mapping[str, Any] | None = None, *, patient: bool = True
+    ) -> tuple[str, Any]:
+        """The body of the answer, as text and as JSON; if `patient`, what has a body is answered whenever it is."""
         with self._connection() as connection, self._reported():
-            if body is not None:
+            if body is not None and patient:
                 connection.connect()
                 _wait_for_ever(connection.sock)
             response = self._send(connection, method, path, "application/json", body)
@@ -159,7 +167,16 @@ class Api:
         except (ValueError, RecursionError, LookupError, TypeError, AttributeError):
             reason = http.client.responses.get(status, "")
             return BadAnswer(f"{self.url}{path} answers {status} {reason}".rstrip() + ", without a daemon's reason")
-        return Refused("\n".join(lines) or f"status {status}", status, code if isinstance(code, str) else None)
+        message = "\n".join([*(lines or [f"status {status}"]), *self._advice(status)])
+        return Refused(message, status, code if isinstance(code, str) else None)
+
+    def _advice(self, status: int) -> list[str]:
+        """What to do about a key that is missing, unknown or not for this."""
+        if status not in (401, 403):
+            return []
+        if self._key is not None:
+            return [f"The key came from {self._key.source}."]
+        return [] if status == 403 else [f"Put your key into {VARIABLE}, or into a file: --key-file FILE."]
 
     def _send(
         self,
@@ -170,6 +187,8 @@ class Api:
         body: Mapping[str, Any] | None = None,
     ) -> http.client.HTTPResponse:
         headers, data = {"Accept": accept}, None
+        if self._key is not None:
+            headers["Authorization"] = f"Bearer {self._key.text}"
         if body is not None:
             headers["Content-Type"], data = "application/json", json.dumps(body).encode()
         elif method == "POST":

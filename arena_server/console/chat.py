@@ -16,6 +16,7 @@ from rich.text import Text
 from arena_server.clock import SystemClock
 from arena_server.console.api import Api, BadAnswer, NoAnswer
 from arena_server.console.cards import own_names
+from arena_server.console.key import ApiKey
 from arena_server.console.outlet import Outlet, Pipe, Terminal
 from arena_server.console.question import prompt_of, sampling
 from arena_server.console.shape import WrongShape
@@ -48,13 +49,14 @@ def run_chat(
     max_tokens: int | None = None,
     seed: int | None = None,
     prompt: str | None = None,
+    key: ApiKey | None = None,
 ) -> int:
     """Converse in a terminal; with a `prompt`, or one on standard input (`-`, or no terminal), print its answer only.
 
     `model` None is the only one that is served. Returns 0. Raises ArenaError where the daemon refuses or goes away;
     a conversation goes on, unless that is at its start.
     """
-    api, clock = Api(url), SystemClock()
+    api, clock = Api(url, key=key), SystemClock()
     console = Console(highlight=False)
     shown = sys.stdout.isatty() and not console.is_dumb_terminal
     outlet: Outlet = Terminal(console, clock) if shown else Pipe()

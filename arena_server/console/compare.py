@@ -13,6 +13,7 @@ from rich.live import Live
 from arena_server.clock import Clock, SystemClock
 from arena_server.console.api import Api, BadAnswer, NoAnswer
 from arena_server.console.columns import figures, one_by_one, screen
+from arena_server.console.key import ApiKey
 from arena_server.console.question import opening, prompt_of, sampling, user
 from arena_server.console.shape import WrongShape
 from arena_server.console.sides import Comparison
@@ -36,6 +37,7 @@ def run_compare(
     seed: int | None = None,
     as_json: bool = False,
     require: bool = False,
+    key: ApiKey | None = None,
 ) -> int:
     """Ask, and show the answers: live columns in a terminal, sections elsewhere, or the daemon's JSON.
 
@@ -48,7 +50,7 @@ def run_compare(
         "co_residency": "require" if require else "prefer",
         **sampling(temperature=temperature, max_tokens=max_tokens, seed=seed),
     }
-    api = Api(url)
+    api = Api(url, key=key)
     if as_json:
         return _print_json(*api.whole(PATH, {**body, "stream": False}))
     comparison, clock = Comparison(), SystemClock()

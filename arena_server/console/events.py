@@ -7,14 +7,15 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from arena_server.console.api import Api, NoAnswer
+from arena_server.console.key import ApiKey
 from arena_server.console.picture import Decision, QueueChange, Transition
 from arena_server.console.shape import WrongShape, read
 from arena_server.console.words import clean, moment, took
 
 
-def follow_events(url: str) -> int:
+def follow_events(url: str, key: ApiKey | None = None) -> int:
     """Print them until the daemon ends the stream, which is an error, or the reader leaves."""
-    with Api(url).events() as lines:
+    with Api(url, key=key).events() as lines:
         for name, data in messages(lines):
             print(told(name, data), flush=True)
     raise NoAnswer(f"{url} has ended the stream of events (has the daemon stopped?)")

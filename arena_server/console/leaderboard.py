@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.text import Text
 
 from arena_server.console.api import Api
+from arena_server.console.key import ApiKey
 from arena_server.console.words import clean, count, cut, moment
 
 PATH = "/v1/arena/leaderboard"
@@ -62,9 +63,9 @@ class _Arena(Api):
         return body
 
 
-def show_leaderboard(url: str, *, as_json: bool) -> int:
+def show_leaderboard(url: str, *, as_json: bool, key: ApiKey | None = None) -> int:
     """Print it. Returns the exit status; raises the errors of `Api`."""
-    arena = _Arena(url, TIMEOUT_S)
+    arena = _Arena(url, TIMEOUT_S, key=key)
     if as_json:
         print(arena.board_json().rstrip("\n"))
         return 0

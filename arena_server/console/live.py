@@ -12,6 +12,7 @@ from rich.text import Text
 
 from arena_server.clock import Clock, SystemClock
 from arena_server.console.api import Api
+from arena_server.console.key import ApiKey
 from arena_server.console.news import Look, News, look
 from arena_server.console.rates import Rates
 from arena_server.console.status import Scene, screen
@@ -25,20 +26,20 @@ REDRAW_S = 1.0
 LIVE_TIMEOUT_S = 5.0
 
 
-def show_status(url: str, *, once: bool, as_json: bool, interval_s: float) -> int:
+def show_status(url: str, *, once: bool, as_json: bool, interval_s: float, key: ApiKey | None = None) -> int:
     """Show it. A live screen needs a terminal; elsewhere it is printed once."""
     if as_json:
-        print(Api(url).pool_json().rstrip("\n"))
+        print(Api(url, key=key).pool_json().rstrip("\n"))
         return 0
     console = Console(highlight=False)
     if once or not console.is_terminal or console.is_dumb_terminal:
-        return _print(url)
-    return _watch(Api(url, LIVE_TIMEOUT_S), console, interval_s)
+        return _print(Api(url, key=key))
+    return _watch(Api(url, LIVE_TIMEOUT_S, key=key), console, interval_s)
 
 
-def _print(url: str) -> int:
-    found = look(Api(url), SystemClock())
-    for line in screen(Scene(url, found.picture, found.decisions), _plain_width(), None):
+def _print(api: Api) -> int:
+    found = look(api, SystemClock())
+    for line in screen(Scene(api.url, found.picture, found.decisions), _plain_width(), None):
         print(line.plain.rstrip())
     return 0
 

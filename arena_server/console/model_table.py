@@ -117,7 +117,7 @@ def _columns(rates: Rates | None, measured: Measured) -> list[Column]:
         requests = Column("REQUESTS", 2, lambda m: f"{m.requests_total:,}")
     else:
         requests = Column("REQ/MIN", 2, lambda m: _rate(rates.per_minute(m.name)))
-    held = Column("RESERVED" if measured else "GiB", 4, lambda m: _gib(reserved_bytes(m)))
+    held = Column("RESERVED" if measured else "GiB", 4, lambda m: "remote" if m.remote else _gib(reserved_bytes(m)))
     nvml = Column("NVML", 5, lambda m: _gib(measured[m.name]), lambda m: "bold red" if is_over(m, measured) else "")
     return [
         Column("RESIDENCY", 9, lambda m: m.residency, lambda m: STYLES.get(m.residency, "")),

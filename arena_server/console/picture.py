@@ -65,6 +65,7 @@ class Model:
     failures: int
     error: str | None
     retry_in_s: float | None
+    remote: bool | None = None  # whether another server runs it; None from a daemon that knows of no such models
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,6 +31,8 @@ def _read(kind: Any, value: Any, where: str) -> Any:
     if get_origin(kind) is tuple:
         items = _checked(list, value, where)
         return tuple(_read(get_args(kind)[0], item, f"{where}.{i}") for i, item in enumerate(items))
+    if get_origin(kind) is dict:
+        return _checked(dict, value, where)  # whatever is in it
     if is_dataclass(kind):
         return _record(kind, _checked(dict, value, where), where)
     if kind in (int, float):

@@ -1,5 +1,6 @@
 /** The daemon's HTTP interface (docs/arena.md), as the page uses it. */
 
+import { key } from "./key.js";
 import { eventsOf } from "./sse.js";
 
 /** The daemon said no. */
@@ -38,7 +39,28 @@ export async function post(path, body) {
  * @returns {AsyncGenerator<{event: string, data: any}>}
  */
 export async function* stream(path, body, signal) {
-  const response = await ask(path, { ...order(body), signal });
+  yield* events(await ask(path, { ...order(body), signal }));
+}
+
+/**
+ * Listen to a stream of events, for as long as it lasts. Nobody is asked for a key for this: it can be done without.
+ * @param {string} path
+ * @param {AbortSignal} signal ends the request
+ * @returns {AsyncGenerator<{event: string, data: any}>}
+ */
+export async function* listen(path, signal) {
+  const response = await send(path, { signal }, key.text);
+  if (!response.ok) throw await refusal(response);
+  yield* events(response);
+}
+
+/** See whether the server takes a key. Throws Refused or Unreachable. @param {string} text */
+export async function tryKey(text) {
+  const response = await send("v1/arena/settings", {}, text);
+  if (!response.ok) throw await refusal(response);
+}
+
+async function* events(response) {
   try {
     for await (const { event, data } of eventsOf(response.body)) yield { event, data: JSON.parse(data) };
   } catch (error) {
@@ -50,18 +72,32 @@ function order(body) {
   return { method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify(body) };
 }
 
+/** The answer; where the server wants a key, or another one, that of the request with it. */
 async function ask(path, options) {
-  let response;
+  for (;;) {
+    const shown = key.text;
+    const response = await send(path, options, shown);
+    if (response.ok) return response;
+    const refused = await refusal(response);
+    if (refused.status !== 401) throw refused;
+    if (key.text === shown) await key.want(refused, options.signal);
+  }
+}
+
+async function send(path, { headers, ...options }, text) {
+  const withKey = text === null ? headers : { ...headers, authorization: `Bearer ${text}` };
   try {
-    // Relative to the page, which a proxy may serve below a path.
-    response = await fetch(new URL(path, document.baseURI), { cache: "no-store", ...options });
+    // Relative to the page, which a proxy may serve below a path. Another host is not to be sent the key.
+    return await fetch(new URL(path, document.baseURI), { cache: "no-store", redirect: "error", ...options, headers: withKey });
   } catch (error) {
     throw broken(error, "The server cannot be reached.");
   }
-  if (response.ok) return response;
+}
+
+async function refusal(response) {
   const body = await response.json().catch(() => ({}));
   const wait_s = Number.parseInt(response.headers.get("retry-after") ?? "", 10);
-  throw new Refused(response.status, body?.error ?? {}, Number.isNaN(wait_s) ? null : wait_s);
+  return new Refused(response.status, body?.error ?? {}, Number.isNaN(wait_s) ? null : wait_s);
 }
 
 function broken(error, message) {

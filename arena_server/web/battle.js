@@ -55,6 +55,11 @@ export class Battle {
     await this.#look(this.#id);
   }
 
+  /** Know nothing of it any more: who comes next in this tab may be somebody else. */
+  forget() {
+    this.#keep(null);
+  }
+
   async #send(prompt) {
     if (this.#over) this.#clear();
     this.#prompt = prompt;

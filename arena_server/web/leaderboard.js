@@ -3,6 +3,7 @@
 import { get } from "./api.js";
 import { Chart } from "./chart.js";
 import { el } from "./dom.js";
+import { key } from "./key.js";
 import { Trouble, explained } from "./notice.js";
 import { count } from "./words.js";
 
@@ -18,7 +19,7 @@ export class Leaderboard {
     this.about = el("p", { class: "note" });
     this.content = el("div", {});
     this.element = el("div", { class: "view" }, el("h2", {}, "Leaderboard"), this.trouble.element, this.about, this.content);
-    setInterval(() => this.element.checkVisibility() && !document.hidden && this.refresh(), LOOK_MS);
+    setInterval(() => this.element.checkVisibility() && !document.hidden && !key.wanted && this.refresh(), LOOK_MS);
   }
 
   /** Read it again. */

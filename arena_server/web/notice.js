@@ -2,6 +2,7 @@
 
 import { Refused, Unreachable } from "./api.js";
 import { byId, el } from "./dom.js";
+import { span } from "./words.js";
 
 /** Let screen readers say it, politely. States, never each word of an answer. */
 export function announce(text) {
@@ -44,7 +45,7 @@ export class Trouble {
     const tick = () => {
       button.disabled = rest_s > 0;
       // The countdown is no part of its name: an alert that changes each second would be read each second.
-      button.replaceChildren(label, rest_s > 0 ? el("span", { "aria-hidden": "true" }, ` in ${rest_s} s`) : "");
+      button.replaceChildren(label, rest_s > 0 ? el("span", { "aria-hidden": "true" }, ` in ${span(rest_s)}`) : "");
       if (rest_s-- <= 0) clearInterval(this.#timer);
     };
     if (rest_s > 0) this.#timer = setInterval(tick, 1000);
@@ -57,6 +58,15 @@ export class Trouble {
 export function explained(error) {
   if (error instanceof Unreachable) return { text: `${error.message} Is it running?`, after_s: null };
   if (!(error instanceof Refused)) return { text: `Something went wrong on this page: ${error.message}`, after_s: null };
-  const lead = { 429: "The server is busy. ", 503: "Not to be had right now. " }[error.status] ?? "";
-  return { text: lead + error.message, after_s: error.retryAfter_s };
+  return { text: `${lead(error)}${error.message}${again(error)}`, after_s: error.retryAfter_s };
+}
+
+/** A place that is taken, or a limit that is reached: which of them it is, is not the same to whom it hits. */
+function lead({ status, code }) {
+  if (status === 429) return code === "queue_full" ? "The server is busy. " : "You have asked for too much at once. ";
+  return status === 503 ? "Not to be had right now. " : "";
+}
+
+function again({ status, retryAfter_s }) {
+  return status === 429 && retryAfter_s != null ? ` It can be tried again in ${span(retryAfter_s)}.` : "";
 }

@@ -1,6 +1,6 @@
 /** Where every model is: a strip that keeps itself up to date. */
 
-import { get } from "./api.js";
+import { Refused, get, listen } from "./api.js";
 import { el } from "./dom.js";
 import { count, joined, left } from "./words.js";
 
@@ -8,6 +8,7 @@ const LOOK_MS = 2000;
 const LOOK_IN_TRANSITION_MS = 700;
 const AFTER_EVENT_MS = 100; // they come in bursts
 const MARKS = { awake: "●", asleep: "◐", cold: "○", failed: "✕" };
+const TELLING = new Set(["transition", "queue"]); // of the events
 const MOVING = new Set(["loading", "waking", "falling asleep", "stopping"]);
 
 /** Polls /health, and looks at once when /admin/events tells of something (where it may be read). */
@@ -15,7 +16,8 @@ export class Residency {
   #items = new Map();
   #secret = false;
   #timer = 0;
-  #events = null;
+  #events = null; // what ends the listening
+  #closed = false; // to this key, or to all of this page's visitors
 
   constructor() {
     this.summary = el("summary", {}, "Models");
@@ -42,13 +44,27 @@ export class Residency {
   /** Look while somebody sees it, and else leave the daemon (and the browser's few connections) alone. */
   #turn() {
     clearTimeout(this.#timer);
-    this.#events?.close();
+    this.#events?.abort();
     this.#events = null;
     if (this.#secret || document.hidden) return;
-    // A proxy may keep it to itself: then it ends for good, and looking every now and then has to do.
-    this.#events = new EventSource(new URL("admin/events", document.baseURI));
-    for (const kind of ["transition", "queue"]) this.#events.addEventListener(kind, () => this.#soon(AFTER_EVENT_MS));
     this.#look();
+  }
+
+  /** There is another key: what was closed to the one before may be open to it. */
+  keyChanged() {
+    this.#closed = false;
+    this.#turn();
+  }
+
+  /** Only an operator's key opens it, and a proxy may keep it to itself: then looking every now and then has to do. */
+  async #listen() {
+    const events = (this.#events = new AbortController());
+    try {
+      for await (const { event } of listen("admin/events", events.signal)) if (TELLING.has(event)) this.#soon(AFTER_EVENT_MS);
+    } catch (error) {
+      if (error instanceof Refused) this.#closed = true;
+    }
+    if (this.#events === events) this.#events = null; // the next look that is answered begins anew
   }
 
   #soon(ms) {
@@ -62,6 +78,7 @@ export class Residency {
       const health = await get("health");
       if (this.#secret) return;
       this.#show(health);
+      if (!this.#events && !this.#closed && !document.hidden) this.#listen();
       if (Object.values(health.models).some((m) => MOVING.has(m.residency))) pause_ms = LOOK_IN_TRANSITION_MS;
     } catch {
       this.summary.textContent = "Models: the server does not answer";

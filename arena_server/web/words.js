@@ -15,6 +15,12 @@ export function left(s) {
   return s < 1 ? "any moment now" : `about ${s < 99.5 ? `${Math.ceil(s)} s` : `${Math.round(s / 60)} min`} left`;
 }
 
+/** How long to wait until it is worth another try. @param {number} s whole seconds */
+export function span(s) {
+  if (s < 100) return `${s} s`;
+  return s < 6000 ? `${Math.ceil(s / 60)} min` : `${Math.ceil(s / 3600)} h`;
+}
+
 /** How fast a model wrote. @param {number|null} rate tokens a second */
 export function speed(rate) {
   return rate == null ? "" : `${rate < 10 ? rate.toFixed(1) : Math.round(rate).toLocaleString("en")} tokens/s`;

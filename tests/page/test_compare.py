@@ -51,8 +51,6 @@ def test_the_strip_does_without_the_events(visitor: Visitor, daemon: HeldDaemon)
     expect(alpha).to_contain_text("cold")
     daemon.do(lambda d: d.pool.load("alpha"))
     expect(alpha).to_contain_text("awake")
-    # What the browser says of the stream that it was refused is no fault of the page.
-    visitor.faults = [f for f in visitor.faults if "EventSource" not in f]
 
 
 def test_each_side_goes_on_with_its_own_answers(visitor: Visitor, daemon: HeldDaemon) -> None:
