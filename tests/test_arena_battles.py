@@ -309,7 +309,7 @@ async def test_who_leaves_when_both_are_done_may_vote(daemon: FakeDaemon) -> Non
         battle = (await reader.until("battle")).data["id"]
         await reader.until("done")
         await reader.until("done")
-    await until(lambda: daemon.battles.find(battle).state != "running", "the turn to end")
+    await until(lambda: daemon.battles.find(battle, None).state != "running", "the turn to end")
     assert (await vote(daemon, battle)).status == 200
 
 
@@ -429,7 +429,7 @@ async def test_texts_are_kept_only_if_that_is_switched_on() -> None:
     for keep in (False, True):
         async with running_daemon(MODELS, arena={"store_texts": keep, "paced": False}) as daemon:
             battle, _ = await fought(daemon, models=PAIR)
-            record = daemon.battles.find(battle).record(texts=keep)
+            record = daemon.battles.find(battle, None).record(texts=keep)
             assert (record.turns[0].prompt is not None) is keep
             await vote(daemon, battle)
             await daemon.votes.close()

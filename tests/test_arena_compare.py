@@ -96,7 +96,7 @@ async def test_both_answer_in_one_stream_under_one_lease(daemon: FakeDaemon) -> 
         "max_tokens": 3,
         "temperature": 0.5,
         "stream": True,
-        "stream_options": {"include_usage": True},
+        "stream_options": {"include_usage": True, "continuous_usage_stats": True},
     }
 
 

@@ -15,9 +15,10 @@ from sse_starlette import EventSourceResponse
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
-from arena_server.api.body import read_body
 from arena_server.api.chat_fields import LETTERS, BattleBody, CompareBody, TurnBody, VoteBody, dumped, parse
 from arena_server.api.names import Catalogue
+from arena_server.api.question import session_of
+from arena_server.api.upload import read_body
 from arena_server.arena.battles import Ask, Battles
 from arena_server.arena.compare import Comparison, Side
 from arena_server.arena.stream import Event, events_of
@@ -26,6 +27,7 @@ from arena_server.config import Config
 from arena_server.course import Courses
 from arena_server.errors import BadRequest
 from arena_server.pool.pool import Pool
+from arena_server.request_id import origin
 
 KEEP_ALIVE_S = 15
 
@@ -44,12 +46,24 @@ def arena_router(
     grace_s = config.server.shutdown_grace_s
 
     async def body(request: Request) -> bytes:
-        return await read_body(request, config.server.max_body_bytes)
+        return await read_body(request)
+
+    def named(request: Request, name: str) -> str:
+        """The configured name for one that the caller gave. Raises ModelNotFound, ModelNotAllowed."""
+        caller = origin().caller
+        model = catalogue.resolve(name, session_of(request, caller), caller)
+        caller.check_model(name, model)
+        return model
+
+    def drawable() -> list[str]:
+        """The models that may be drawn for the caller."""
+        allowed = catalogue.allowed(origin().caller)
+        return [model for model in battles.drawable if model in allowed]
 
     @router.post("/compare", summary="Ask two to four models, side by side")
     async def compare(request: Request) -> Response:
         asked = parse(CompareBody, await body(request))
-        names = [catalogue.resolve(name) for name in asked.models]
+        names = [named(request, name) for name in asked.models]
         if len(set(names)) < len(names):
             raise BadRequest("`models` names one model twice.", param="models")
         sides = [Side(letter, name, asked.messages_of(letter)) for letter, name in zip(LETTERS, names, strict=False)]
@@ -65,22 +79,26 @@ def arena_router(
     async def begin(request: Request) -> Response:
         raw = await body(request)
         asked = parse(BattleBody, raw)
-        ask = Ask(dumped(asked.messages), asked.sampling(), asked.models, len(raw))
+        models = None if asked.models is None else [named(request, name) for name in asked.models]
+        messages, owner = dumped(asked.messages), origin().caller.key
+        ask = Ask(messages, asked.sampling(), models, len(raw), among=drawable(), owner=owner)
         return await streamed(battles.begin(ask), grace_s)
 
     @router.post("/battles/{battle_id}/turns", summary="Go on with both sides")
     async def go_on(request: Request, battle_id: str) -> Response:
         asked = parse(TurnBody, await body(request))
-        return await streamed(battles.go_on(battle_id, asked.content), grace_s)
+        caller = origin().caller
+        events = battles.go_on(battle_id, asked.content, caller.key, among=catalogue.allowed(caller))
+        return await streamed(events, grace_s)
 
     @router.get("/battles/{battle_id}", summary="A battle, as far as it may be seen")
     async def find(battle_id: str) -> dict[str, Any]:
-        return battles.find(battle_id).seen()
+        return battles.find(battle_id, origin().caller.key).seen()
 
     @router.post("/battles/{battle_id}/vote", summary="Vote, once, and learn who was who")
     async def vote(request: Request, battle_id: str) -> dict[str, Any]:
         asked = parse(VoteBody, await body(request))
-        return (await battles.vote(battle_id, asked.vote)).seen()
+        return (await battles.vote(battle_id, asked.vote, origin().caller.key)).seen()
 
     @router.get("/leaderboard", summary="The ranking by all votes")
     async def get_leaderboard() -> Mapping[str, Any]:
@@ -88,10 +106,10 @@ def arena_router(
 
     @router.get("/settings", summary="What a page needs to know")
     async def settings() -> dict[str, Any]:
-        drawable = battles.drawable
+        models, names = drawable(), catalogue.allowed(origin().caller)
         return {
-            "battles": len(drawable) >= 2,
-            "models": drawable,
+            "battles": len(models) >= 2,
+            "models": list(dict.fromkeys(names[model] for model in models)),
             "paced": config.arena.paced,
             "store_texts": config.arena.store_texts,
         }

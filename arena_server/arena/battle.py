@@ -145,7 +145,10 @@ class Turn:
 
 @dataclass(slots=True)
 class Battle:
-    """One battle. `models` by letter; `probability` is that of the drawn pair, None for a named one."""
+    """One battle. `models` by letter; `probability` is that of the drawn pair, None for a named one.
+
+    `owner` is the id of the key that began it, None where none was shown: nobody else is told of it.
+    """
 
     id: str
     created_at: datetime
@@ -153,6 +156,7 @@ class Battle:
     probability: float | None
     paced: bool
     sampling: Mapping[str, Any]
+    owner: str | None = None
     asked_bytes: int = 0  # of all requests, as they came
     turns: list[Turn] = field(default_factory=list)
     running: bool = False

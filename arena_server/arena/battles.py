@@ -7,7 +7,7 @@ import contextlib
 import logging
 import random
 import secrets
-from collections.abc import AsyncGenerator, Coroutine, Mapping, Sequence
+from collections.abc import AsyncGenerator, Collection, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Protocol
@@ -20,9 +20,10 @@ from arena_server.arena.pairs import Draw, draw
 from arena_server.arena.stream import Emit, Event, events_of
 from arena_server.arena.turn import SideFailed, TurnRun
 from arena_server.clock import Clock
-from arena_server.config import ArenaConfig, ModelConfig
+from arena_server.config import ArenaConfig
+from arena_server.config_model import ModelConfig
 from arena_server.course import Courses
-from arena_server.errors import ArenaError, BadRequest, BodyTooLarge, ModelsDoNotFitTogether
+from arena_server.errors import ArenaError, BadRequest, BodyTooLarge, ModelsDoNotFitTogether, NotAllowed
 from arena_server.pool.pool import Pool
 from arena_server.pool.residency import Residency
 from arena_server.store.errors import AlreadyVoted
@@ -32,6 +33,15 @@ logger = logging.getLogger(__name__)
 
 BROKEN_OFF = "It was left, or the server was stopped, before both answers were whole."
 ID_BYTES = 16  # not to be guessed: who knows a battle's id may read it and vote
+
+
+class ModelsNotAllowed(NotAllowed):
+    """The key may no longer ask both models of its battle. Which of them is not told: the battle is blind."""
+
+    code = "model_not_allowed"
+
+    def __init__(self) -> None:
+        super().__init__("This API key may no longer use the models of this battle. It can be voted on as it is.")
 
 
 class BattleStore(Protocol):
@@ -54,19 +64,20 @@ class Models(Protocol):
         """By name."""
         ...
 
-    def resolve(self, name: str) -> str:
-        """The configured name that `name` stands for. Raises ModelNotFound."""
-        ...
-
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """What a battle begins with; `models` are None if the pair is to be drawn."""
+    """What a battle begins with. `models` are None if the pair is to be drawn, from `among`; both are configured names.
+
+    `owner` is the id of the key that asks, None for none.
+    """
 
     messages: Sequence[Message]
     sampling: Mapping[str, Any]
     models: Sequence[str] | None
     request_bytes: int
+    among: Collection[str]
+    owner: str | None = None
 
 
 class Battles:
@@ -101,11 +112,11 @@ class Battles:
         return [name for name in self._models.models if self._weight(name) > 0]
 
     def begin(self, ask: Ask) -> AsyncGenerator[Event, None]:
-        """A battle's first turn. Raises BadRequest, ModelNotFound, ModelsDoNotFitTogether, NoPair.
+        """A battle's first turn. Raises BadRequest, ModelsDoNotFitTogether, NoPair.
 
         Its first event raises BodyTooLarge if there is no memory for it.
         """
-        pair = self._drawn() if ask.models is None else self._named(ask.models)
+        pair = self._drawn(ask.among) if ask.models is None else self._named(ask.models)
         battle = Battle(
             id=secrets.token_urlsafe(ID_BYTES),
             created_at=datetime.now(UTC),
@@ -113,28 +124,35 @@ class Battles:
             probability=None if ask.models is not None else pair.probability,
             paced=self._config.paced,
             sampling=ask.sampling,
+            owner=ask.owner,
         )
         return self._events(battle, ask.messages, ask.request_bytes)
 
-    def go_on(self, battle_id: str, content: str) -> AsyncGenerator[Event, None]:
-        """A battle's next turn. Raises BattleNotFound.
+    def go_on(
+        self, battle_id: str, content: str, owner: str | None, among: Collection[str]
+    ) -> AsyncGenerator[Event, None]:
+        """The next turn of a battle of that owner's, who may now ask the models `among`.
 
-        Its first event raises TurnRunning, Voted, NotVotable, ModelChanged or BodyTooLarge: then it is as it was.
+        Raises BattleNotFound, ModelsNotAllowed. Its first event raises TurnRunning, Voted, NotVotable, ModelChanged or
+        BodyTooLarge: then it is as it was.
         """
         prompt = [{"role": "user", "content": content}]
-        return self._events(self.find(battle_id), prompt, len(content.encode(errors="replace")))
+        battle = self.find(battle_id, owner)
+        if any(m.name in self._models.models and m.name not in among for m in battle.models.values()):
+            raise ModelsNotAllowed
+        return self._events(battle, prompt, len(content.encode(errors="replace")))
 
-    def find(self, battle_id: str) -> Battle:
-        """The battle. Raises BattleNotFound."""
+    def find(self, battle_id: str, owner: str | None) -> Battle:
+        """The battle of that owner's. Raises BattleNotFound, of another's in the same words as of none."""
         battle = self._battles.get(battle_id)
-        if battle is None:
+        if battle is None or battle.owner != owner:
             kept = f"{self._config.battle_ttl_s:g} s"
             raise BattleNotFound(f"There is no battle `{battle_id}`; they are forgotten after {kept}.")
         return battle
 
-    async def vote(self, battle_id: str, vote: Vote) -> Battle:
+    async def vote(self, battle_id: str, vote: Vote, owner: str | None) -> Battle:
         """Vote, once. Raises BattleNotFound, TurnRunning, Voted, NotVotable, StoreUnavailable."""
-        battle = self.find(battle_id)
+        battle = self.find(battle_id, owner)
         battle.check_open()
         battle.being_voted = True
         # Not to be called off by a client that leaves: it would not know whether its vote counts, nor would we.
@@ -198,18 +216,18 @@ class Battles:
 
     # Pairs
 
-    def _drawn(self) -> Draw:
+    def _drawn(self, among: Collection[str]) -> Draw:
         where = {name: self._pool.where(name).residency for name in self._models.models}
 
         def may_meet(a: str, b: str) -> bool:
             return Residency.FAILED not in (where[a], where[b]) and self._pool.misfit([a, b]) is None
 
-        weights = {name: self._weight(name) for name in where}
+        weights = {name: self._weight(name) for name in where if name in among}
         awake = {name for name, residency in where.items() if residency is Residency.AWAKE}
         return draw(weights, may_meet, awake, self._config.awake_preference, self._chance)
 
     def _named(self, models: Sequence[str]) -> Draw:
-        names = [self._models.resolve(name) for name in models]
+        names = list(models)
         if len(set(names)) != 2:
             raise BadRequest("A battle is between two different models.", param="models")
         if misfit := self._pool.misfit(names):

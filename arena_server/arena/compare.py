@@ -109,8 +109,7 @@ class Comparison:
 
     def _course(self, side: Side) -> Course:
         asker = origin()
-        request_id = asker.of_side(side.letter)
-        return self._courses.begin(request_id, ROUTE, side.model, stream=True, traceparent=asker.traceparent)
+        return self._courses.begin(asker, ROUTE, side.model, stream=True, request_id=asker.of_side(side.letter))
 
     async def _ask_group(self, sides: Sequence[Side], courses: Mapping[str, Course], emit: Emit) -> None:
         async def tell(outlook: Outlook) -> None:
@@ -119,7 +118,8 @@ class Comparison:
                 await emit("status", self._status(side, outlook))
 
         try:
-            lease = await self._pool.acquire([side.model for side in sides], Notices(0.0, STATUS_EVERY_S, tell))
+            notices, share = Notices(0.0, STATUS_EVERY_S, tell), origin().caller.share
+            lease = await self._pool.acquire([side.model for side in sides], notices, share)
         except ArenaError as e:
             for course in courses.values():
                 course.end(e.status, e.code)

@@ -2,7 +2,8 @@
 
 vLLM's chat route streams OpenAI's `chat.completion.chunk` objects in server-sent events: text in
 `choices[0].delta.content`, a reasoning model's thoughts in `delta.reasoning` (in older ones `reasoning_content`), and
-with `stream_options.include_usage` the counts of tokens in a last one without choices.
+with `stream_options.include_usage` the counts of tokens in a last one without choices; with its own
+`continuous_usage_stats` also those so far in each.
 """
 
 from __future__ import annotations
@@ -17,10 +18,11 @@ from pydantic_core import from_json
 
 from arena_server.clock import Clock
 from arena_server.course import Course
-from arena_server.engine.base import Engine
-from arena_server.engine.client import EngineAnswer, EngineLost, EngineUnreachable
+from arena_server.engine.base import Engine, Response
+from arena_server.engine.client import EngineLost, EngineUnreachable
 from arena_server.engine.course_headers import course_headers
 from arena_server.engine.failures import ended, refused, until_known_dead
+from arena_server.engine.token_counts import token_count
 from arena_server.errors import EngineDied, EngineRefused
 
 logger = logging.getLogger(__name__)
@@ -49,6 +51,13 @@ class Generation:
     usage: dict[str, int] = field(default_factory=dict)
     first_s: float | None = None
     last_s: float = 0.0
+    uncounted: int = 0  # pieces since the server last told the tokens
+
+    @property
+    def tokens(self) -> tuple[int, int]:
+        """Of prompt and answer, so far. Where the server does not tell, each piece is a token until it does."""
+        prompt, completion = (self.usage.get(name, 0) for name in ("prompt_tokens", "completion_tokens"))
+        return prompt, completion + self.uncounted
 
     @property
     def tokens_per_s(self) -> float | None:
@@ -77,8 +86,9 @@ async def generate(
     The answer is whole when it ends. Raises EngineDied if the engine goes away before, and EngineRefused with its own
     words if it does not take the request or breaks off. Closing the iterator ends the request.
     """
-    options = {"include_usage": True}
-    request = {**sampling, "model": engine.name, "messages": messages, "stream": True, "stream_options": options}
+    # In each event, so that an answer that is left early is counted, too: vLLM's own word, which others might refuse.
+    options = {"include_usage": True, **({} if engine.remote else {"continuous_usage_stats": True})}
+    request = {**sampling, "model": engine.served_name, "messages": messages, "stream": True, "stream_options": options}
     asked = clock.now()
     try:
         client = engine.client
@@ -90,7 +100,9 @@ async def generate(
                 raise refused(answer.status, (await answer.read())[:LONGEST_REFUSAL_BYTES])
             async for chunk in _events(answer):
                 course.has_token()
-                for piece in _pieces(chunk, generation):
+                pieces = _pieces(chunk, generation)
+                course.counts(*generation.tokens)
+                for piece in pieces:
                     generation.add(piece, clock.now() - asked)
                     yield piece
     except (EngineUnreachable, EngineLost) as e:
@@ -101,7 +113,7 @@ async def generate(
         raise EngineDied(f"The answer of model `{engine.name}` broke off.")
 
 
-async def _events(answer: EngineAnswer) -> AsyncIterator[dict[str, Any]]:
+async def _events(answer: Response) -> AsyncIterator[dict[str, Any]]:
     """The JSON objects of the stream. Raises EngineLost, EngineRefused."""
     rest = b""
     async for some in answer.chunks():
@@ -131,14 +143,30 @@ def _event(data: bytes) -> dict[str, Any]:
 
 def _pieces(chunk: Mapping[str, Any], generation: Generation) -> list[Piece]:
     """What one chunk adds; the reason of the end and the counts of tokens go into `generation` themselves."""
-    if isinstance(usage := chunk.get("usage"), dict):
-        generation.usage = {k: v for k, v in usage.items() if k.endswith("_tokens") and isinstance(v, int)}
+    if told := isinstance(usage := chunk.get("usage"), dict):
+        counts = {name: token_count(value) for name, value in usage.items() if name.endswith("_tokens")}
+        generation.usage = {name: count for name, count in counts.items() if count is not None}
+        generation.uncounted = 0
     pieces = []
-    for choice in chunk.get("choices") or []:
-        delta = choice.get("delta") or {}
-        if thought := delta.get("reasoning") or delta.get("reasoning_content"):
+    for choice in _objects(chunk.get("choices")):
+        (delta,) = _objects([choice.get("delta")]) or [{}]
+        if thought := _text(delta.get("reasoning")) or _text(delta.get("reasoning_content")):
             pieces.append(Piece(thought, reasoning=True))
-        if text := delta.get("content"):
+        if text := _text(delta.get("content")):
             pieces.append(Piece(text))
-        generation.finish_reason = choice.get("finish_reason") or generation.finish_reason
+        if isinstance(reason := choice.get("finish_reason"), str) and reason:
+            generation.finish_reason = reason
+    generation.uncounted += bool(pieces) and not told
     return pieces
+
+
+def _objects(found: object) -> list[Mapping[str, Any]]:
+    """The objects of a list. Nothing else of it, and nothing of what is none: servers differ."""
+    return [each for each in found if isinstance(each, Mapping)] if isinstance(found, list) else []
+
+
+def _text(found: object) -> str:
+    """A string, or a list of parts with a `text` (as some servers write a reasoning model's content)."""
+    if isinstance(found, str):
+        return found
+    return "".join(text for part in _objects(found) if isinstance(text := part.get("text"), str))

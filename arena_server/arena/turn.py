@@ -70,12 +70,13 @@ class TurnRun:
 
     def _course(self, letter: str) -> Course:
         asker, name = origin(), self._battle.models[letter].name
-        return self._courses.begin(asker.of_side(letter), ROUTE, name, stream=True, traceparent=asker.traceparent)
+        return self._courses.begin(asker, ROUTE, name, stream=True, request_id=asker.of_side(letter))
 
     async def _ask(self, courses: Mapping[str, Course], emit: Emit) -> None:
         battle = self._battle
         try:
-            lease = await self._pool.acquire(battle.names, Notices(0.0, STATUS_EVERY_S, lambda o: self._wait(o, emit)))
+            notices, share = Notices(0.0, STATUS_EVERY_S, lambda o: self._wait(o, emit)), origin().caller.share
+            lease = await self._pool.acquire(battle.names, notices, share)
         except ArenaError as e:
             for course in courses.values():
                 course.end(e.status, e.code)  # by what it was, which the client is not told
