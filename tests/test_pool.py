@@ -267,3 +267,16 @@ async def test_a_lease_gives_its_models_back_one_by_one(pool: Parts) -> None:
     lease.release()
     assert pool.view("beta").running == 0
     await use(pool, "alpha", "beta")
+
+
+async def test_askers_share_the_queue(pool: Parts) -> None:
+    async with pool.pool.lease(["alpha", "beta"], asker="many"):
+        waiting = [asyncio.ensure_future(pool.pool.acquire(["org/gamma"], asker="many")) for _ in range(2)]
+        await asyncio.sleep(0)
+        waiting.append(asyncio.ensure_future(pool.pool.acquire(["org/gamma"], asker="one")))
+        await asyncio.sleep(0)
+        tickets = [outlook.ticket for outlook in pool.pool.view().queue]
+        assert len(tickets) == 3
+        assert tickets[1] == max(tickets), "the other key's comes right after the head"
+    for lease in await asyncio.gather(*waiting):
+        lease.release()

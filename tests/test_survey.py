@@ -124,6 +124,16 @@ async def test_a_load_waits_for_room_that_others_hold_and_begins_when_they_leave
         watching.cancel()
 
 
+async def test_a_device_that_is_full_of_others_shuts_out_its_own_models_only() -> None:
+    models = {name: {**MODELS["beta"], "devices": [device]} for name, device in (("zero", 0), ("one", 1))}
+    async with running_pool(models, memory=SimulatedMemory({0: TOTAL_BYTES, 1: TOTAL_BYTES})) as parts:
+        parts.probe.uses[1] = TOTAL_BYTES + GIB
+        look(parts)
+        blocked = parts.pool.view().devices[1].blocked
+        assert blocked is not None
+        assert blocked.endswith("no room for one")
+
+
 async def test_what_others_took_meanwhile_keeps_nobody_awake_from_staying() -> None:
     """An engine that runs has its memory; only what would be loaded next has to wait."""
     async with running() as parts:

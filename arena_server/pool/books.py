@@ -19,9 +19,10 @@ from arena_server.pool.events import (
     Stop,
     Wake,
 )
-from arena_server.pool.ledger import Budget, Footprint, Holding, Ledger
+from arena_server.pool.ledger import Budget, Footprint, Ledger, holding_awake
+from arena_server.pool.queue import Waiter, Waiters
 from arena_server.pool.residency import IN_TRANSITION, Residency, move
-from arena_server.pool.state import Model, Waiter
+from arena_server.pool.state import Model
 from arena_server.pool.why import Cause, Why
 
 
@@ -32,7 +33,7 @@ class Books:
         self.models = {spec.name: Model(spec, times=spec.times) for spec in specs}
         self.ledger = Ledger(budget)
         self.limits = limits
-        self.queue: list[Waiter] = []  # oldest first
+        self.queue = Waiters()
         self.leases: dict[int, frozenset[str]] = {}
         self.closing = False
         self.swaps = 0  # awake models that were put away for another
@@ -47,20 +48,23 @@ class Books:
     def _needs(self, waiter: Waiter) -> list[Model]:
         return [m for name in sorted(waiter.models) if not (m := self.models[name]).coming]
 
+    def _needs_room(self, waiter: Waiter) -> list[Model]:
+        return [m for m in self._needs(waiter) if m.local]
+
     def _first_lacking(self) -> int | None:
-        """The ticket of the oldest waiter for which something has still to be done, and can be."""
-        return next((w.ticket for w in self.queue if self._needs(w) and not self._hopeless(w)), None)
+        """The ticket of the oldest waiter for which room has still to be made or used, and can be."""
+        return next((w.ticket for w in self.queue if self._needs_room(w) and not self._hopeless(w)), None)
 
     def _hopeless(self, waiter: Waiter) -> bool:
         """Whether others hold so much that its models would not fit now even if all the rest left.
 
         It keeps its place, but nobody waits behind it: else one program on a GPU would end all swaps of the daemon.
         """
-        if not self.ledger.outside:
+        if not self.ledger.outside or not any(self.models[name].local for name in waiter.models):
             return False
         names = {*waiter.models, *(name for name, m in self.models.items() if m.spec.pinned)}
         alone = Ledger(self.ledger.budget, outside=self.ledger.outside)
-        return bool(alone.shortage({name: Holding(self.models[name].spec.footprint) for name in names}))
+        return bool(alone.shortage({name: holding_awake(self.models[name].spec.footprint) for name in names}))
 
     def _at_rest(self, footprint: Footprint) -> bool:
         """Whether none of these devices has a transition under way."""
@@ -93,7 +97,7 @@ class Books:
         self, waiters: Iterable[Waiter], refusal: Refusal, detail: str, retry_after_s: float | None = None
     ) -> None:
         for waiter in list(waiters):
-            self.queue.remove(waiter)
+            self.queue.remove(waiter, served=False)
             after = self._cost(waiter.models) if refusal is Refusal.WAIT_LIMIT else retry_after_s
             self._refuse(waiter.ticket, refusal, detail, after)
             self._forget(waiter.ticket)

@@ -6,9 +6,15 @@ Rules, each with the failure it prevents:
   holding one model of the other's wait for ever.) It may give them back one by one: the side of a battle that is done
   first need not hold its model until the other is.
 - A ticket whose models are all awake is granted at once, unless one of them is draining.
+- Turns are shared out fairly between askers (see `queue`). "Older" means by turn, and within one by arrival. (One key
+  that asks for much would keep all others waiting.) A newcomer passes neither the head nor the evictor for which models
+  drain. Only the wait limit goes by the time waited.
+- A full queue takes a newcomer in place of the last waiter of whoever has the most in it, if that is more than the
+  newcomer's asker has then. (One key would fill it, and keep all others out.)
 - Only one waiter, the oldest that lacks a model, may evict: the *evictor*. (Two would evict each
   other's models before either was served.)
 - Others may load or wake into room that is free and that no older waiter needs.
+- What another server runs needs no room: it comes up for whoever waits, and nobody leaves for it, nor it for anybody.
 - Idle models leave first: those that nobody in the queue wants, or only the last in it, then the least recently used.
   Where only busy ones could make room, the evictor waits as long as the swap would cost, then they drain: no new
   tickets, running ones finish. (Without the wait two models would swap on every request; without the drain steady
@@ -24,20 +30,19 @@ Rules, each with the failure it prevents:
 - An engine that fails to fall asleep or to wake is stopped, and loaded again for who waits.
 - A load that runs out of memory is tried once more when every idle model has left. (Fractions are estimates.)
 
-`books` has the state and the small steps, `service` what follows from the state, this file what events do to it.
+`books` has the state and the small steps, `queue` the order of who waits, `service` what follows from the state,
+`orders` what operators and configurations do to it, and this file what all other events do.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
 from dataclasses import replace
 
 from arena_server.pool.events import (
     Away,
     Close,
     Crashed,
-    Drains,
     Effect,
     Event,
     Loaded,
@@ -48,8 +53,6 @@ from arena_server.pool.events import (
     Reconfigure,
     Refusal,
     Release,
-    Removed,
-    Replaced,
     Request,
     Reset,
     SleepFailed,
@@ -59,14 +62,15 @@ from arena_server.pool.events import (
     WakeFailed,
     Woken,
 )
-from arena_server.pool.ledger import Footprint, Holding, Ledger
-from arena_server.pool.residency import COMING_UP, Residency
-from arena_server.pool.service import Service, gib
-from arena_server.pool.state import STEADY_S, Model, Waiter
+from arena_server.pool.ledger import Footprint
+from arena_server.pool.orders import Orders
+from arena_server.pool.queue import Waiter
+from arena_server.pool.residency import Residency
+from arena_server.pool.state import STEADY_S, Model
 from arena_server.pool.why import Cause, Why
 
 
-class PoolCore(Service):
+class PoolCore(Orders):
     """Decides who is awake. `handle` takes one event and returns the effects, in the order to run them."""
 
     def handle(self, event: Event, now: float) -> list[Effect]:
@@ -74,6 +78,7 @@ class PoolCore(Service):
         self._revive(now)
         self._take(event, now)
         self._settle(now)
+        self.queue.end_step()
         effects, self._effects = self._effects, []
         return effects
 
@@ -91,8 +96,8 @@ class PoolCore(Service):
 
     def _take(self, event: Event, now: float) -> None:
         match event:
-            case Request(ticket, models):
-                self._request(ticket, models, now)
+            case Request(ticket, models, asker):
+                self._request(ticket, models, asker, now)
             case Release(ticket, models):
                 self._release(ticket, models, now)
             case Loaded(name, host_bytes):
@@ -131,7 +136,7 @@ class PoolCore(Service):
 
     # Tickets
 
-    def _request(self, ticket: int, names: frozenset[str], now: float) -> None:
+    def _request(self, ticket: int, names: frozenset[str], asker: str, now: float) -> None:
         models = [self.models[name] for name in sorted(names)]
         if self.closing:
             self._refuse(ticket, Refusal.CLOSING, "The server is shutting down.")
@@ -144,11 +149,25 @@ class PoolCore(Service):
         elif failed := [m for m in models if m.residency is Residency.FAILED]:
             last = max(failed, key=lambda m: m.retry_at)
             self._refuse(ticket, Refusal.UNAVAILABLE, str(last.error), last.retry_at - now)
-        elif len(self.queue) >= self.limits.max_queue:
-            detail = f"{len(self.queue)} requests wait for a model already."
-            self._refuse(ticket, Refusal.QUEUE_FULL, detail, self._cost(names))
         else:
-            self.queue.append(Waiter(ticket, names, now))
+            self._enqueue(Waiter(ticket, names, now, asker))
+
+    def _enqueue(self, waiter: Waiter) -> None:
+        behind = self._drained_for()
+        if (waiting := len(self.queue)) >= self.limits.max_queue:
+            detail = f"{waiting} requests wait for a model already"
+            other = self.queue.gives_way(waiter.asker)
+            if other is None:
+                self._refuse(waiter.ticket, Refusal.QUEUE_FULL, f"{detail}.", self._cost(waiter.models))
+                return
+            detail += ", most of them from here: the last made way for another's."
+            self._refuse_waiters([other], Refusal.QUEUE_FULL, detail, self._cost(other.models))
+        self.queue.add(waiter, behind)
+
+    def _drained_for(self) -> Waiter | None:
+        """The evictor, if models drain for it: a newcomer would let them serve on, for which it has waited in vain."""
+        drains = any(model.draining is not None for model in self.models.values())
+        return self.queue.of(self._evictor) if drains else None
 
     def _release(self, ticket: int, names: frozenset[str] | None, now: float) -> None:
         if ticket in self.leases:
@@ -162,8 +181,10 @@ class PoolCore(Service):
                     model.leases.remove(ticket)
                     model.last_used = now
         else:
-            waiting = {waiter.ticket: waiter for waiter in self.queue}
-            self.queue.remove(waiting[ticket])
+            waiter = self.queue.of(ticket)
+            assert waiter is not None, f"nobody knows ticket {ticket}"
+            # As if served, where all others had to plan for it: or who asks again and again would upset each plan.
+            self.queue.remove(waiter, served=ticket == self._evictor)
             self._forget(ticket)
 
     # Transitions that ended
@@ -252,101 +273,3 @@ class PoolCore(Service):
         for model in self.models.values():
             if model.residency is Residency.FAILED and model.retry_at <= now:
                 self._move(model, Residency.COLD, "time to try again", now)
-
-    # Operators
-
-    def _dismiss(self, model: Model, how: Away, why: str, now: float) -> None:
-        if model.residency in COMING_UP and how is Away.STOPPED:
-            self._refuse_waiters_of(model, f"{model.name} was stopped: {why}.")
-            self._start_stop(model, why, now)
-        elif model.residency is Residency.ASLEEP and how is Away.ASLEEP:
-            return
-        elif model.dismissed is Away.STOPPED:
-            return  # for a new configuration, say: to sleep would not do
-        elif model.residency in (Residency.AWAKE, Residency.FALLING_ASLEEP, Residency.ASLEEP):
-            if model.residency is Residency.AWAKE and model.draining is None:
-                self._effects.append(Drains(model.name, why))
-            model.draining, model.dismissed, model.why = None, how, why
-
-    def _pin(self, model: Model, pinned: bool) -> None:
-        model.spec = replace(model.spec, pinned=pinned)
-        if pinned:
-            self._drain(model, None, "")
-        self._refuse_misfits()
-
-    def _reset(self, model: Model, now: float) -> None:
-        model.failures = model.sleep_failures = 0
-        if model.residency is Residency.FAILED:
-            self._move(model, Residency.COLD, "an operator's order", now)
-            model.error = None
-
-    # The configuration
-
-    def _reconfigure(self, event: Reconfigure, now: float) -> None:
-        """Models that changed or went are put away first; who waits for one that changed goes on waiting."""
-        self.limits = event.limits
-        self.ledger.budget = event.budget
-        specs = {spec.name: spec for spec in event.specs}
-        for model in list(self.models.values()):
-            spec = specs.get(model.name)
-            if spec is None:
-                model.removed, model.successor = True, None
-                self._refuse_waiters_of(model, f"{model.name} is no longer in the configuration.")
-            elif model.name in event.changed or model.removed or model.successor is not None:
-                model.removed, model.successor = False, spec
-            else:
-                model.spec = spec
-                continue
-            self._replace_engine(model, now)
-        for name, spec in specs.items():
-            self.models.setdefault(name, Model(spec, times=spec.times))
-        self.models = {name: self.models[name] for name in [*specs, *(n for n in self.models if n not in specs)]}
-        self._refuse_misfits()
-
-    def _replace_engine(self, model: Model, now: float) -> None:
-        why = Why("its configuration changed", Cause.CONFIGURATION)
-        if model.residency is Residency.FAILED:
-            self._move(model, Residency.COLD, why, now)
-        if model.residency in COMING_UP:
-            self._start_stop(model, why, now)
-        elif model.residency is Residency.COLD:
-            self._succeed(model)
-        else:
-            self._dismiss(model, Away.STOPPED, why, now)
-
-    def _succeed(self, model: Model) -> None:
-        """Once its engine has gone: be what the configuration says now."""
-        if model.residency not in (Residency.COLD, Residency.FAILED):
-            return
-        if model.removed:
-            del self.models[model.name]
-            self._effects.append(Removed(model.name))
-        elif model.successor is not None:
-            self.models[model.name] = Model(model.successor, times=model.successor.times, last_used=model.last_used)
-            self._effects.append(Replaced(model.name))
-
-    # What can never be
-
-    def _refuse_misfits(self) -> None:
-        for waiter in list(self.queue):
-            if misfit := self.misfit(waiter.models):
-                self._refuse_waiters([waiter], Refusal.NEVER_FITS, misfit)
-
-    def misfit(self, names: Collection[str]) -> str | None:
-        """Why these can never be awake together, beside what is pinned; None if they can. For people."""
-        specs = {name: model.future for name, model in self.models.items()}
-        models = [spec for name in sorted(names) if (spec := specs[name])]
-        pinned = [spec for name, spec in specs.items() if spec and spec.pinned and name not in names]
-        shortage = Ledger(self.ledger.budget).shortage({s.name: Holding(s.footprint) for s in [*models, *pinned]})
-        if not shortage:
-            return None
-        if shortage.places:
-            most = self.ledger.budget.max_awake
-            return f"{len(models)} models beside {len(pinned)} pinned; at most {most} can be awake."
-        device = min(shortage.device_bytes)
-        sizes = ", ".join(
-            f"{s.name} {gib(s.footprint[device])}{' (pinned)' if s in pinned else ''}"
-            for s in [*models, *pinned]
-            if device in s.footprint
-        )
-        return f"On device {device}: {sizes}; the budget is {gib(self.ledger.budget.device_bytes[device])}."

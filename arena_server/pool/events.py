@@ -24,9 +24,10 @@ class Times:
 class ModelSpec:
     """What the core must know of a model.
 
-    `footprint` is what it holds awake, on each of its devices; `asleep` what stays there while it sleeps, and
-    `host_bytes` what sleeping takes of the host's RAM until it is stopped (both are replaced by what is measured).
-    `sleep_level` is vLLM's; 0: it is stopped instead.
+    `footprint` is what it holds awake, on each of its devices; if there are none, another server runs it, and it takes
+    neither memory nor a place among the awake. `asleep` is what stays on the devices while it sleeps, and `host_bytes`
+    what sleeping takes of the host's RAM until it is stopped (both are replaced by what is measured). `sleep_level` is
+    vLLM's; 0: it is stopped instead.
     """
 
     name: str
@@ -60,10 +61,11 @@ class Away(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """Somebody wants all these models awake together, under the (new) ticket."""
+    """Somebody wants all these models awake together, under the (new) ticket. The queue is shared between askers."""
 
     ticket: int
     models: frozenset[str]
+    asker: str = ""
 
 
 @dataclass(frozen=True, slots=True)

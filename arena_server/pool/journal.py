@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -57,7 +57,7 @@ class Journal:
         """The queue is another one now."""
         self._add("queue", {"queue": queue})
 
-    async def watch(self) -> AsyncIterator[Entry]:
+    async def watch(self) -> AsyncGenerator[Entry, None]:
         """Everything from now on. Ends when the watcher fell too far behind, or the daemon stops."""
         if self._closed:
             return  # nobody would send it away, and it would hold the daemon's end for its grace

@@ -24,6 +24,11 @@ class Holding:
 NOTHING = Holding({}, 0, False)
 
 
+def holding_awake(footprint: Footprint, host_bytes: int = 0) -> Holding:
+    """What a model holds awake that has this on its devices: a place as well, unless another server runs it."""
+    return Holding(footprint, host_bytes, place=bool(footprint))
+
+
 @dataclass(frozen=True, slots=True)
 class Budget:
     """What may be reserved: bytes on each device and of host RAM, and how many awake at once (None: any)."""

@@ -6,8 +6,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from arena_server.pool.core import PoolCore
+from arena_server.pool.queue import Waiter
 from arena_server.pool.residency import Residency
-from arena_server.pool.state import Model, Waiter
+from arena_server.pool.state import Model
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +32,7 @@ class Whereabouts:
 
 
 def outlooks(core: PoolCore, now: float) -> list[Outlook]:
-    """Of everybody in the queue, oldest first.
+    """Of everybody in the queue, in order.
 
     The time is a sum of what each transition took when it was last measured: those ahead first, then its own. Patience
     and running answers are not in it, since nobody knows when these end.

@@ -114,23 +114,27 @@ class Pool:
     # Leases
 
     @contextlib.asynccontextmanager
-    async def lease(self, models: Iterable[str], notices: Notices | None = None) -> AsyncIterator[Lease]:
+    async def lease(
+        self, models: Iterable[str], notices: Notices | None = None, asker: str = ""
+    ) -> AsyncIterator[Lease]:
         """`acquire` for an `async with` block."""
-        with await self.acquire(models, notices) as lease:
+        with await self.acquire(models, notices, asker) as lease:
             yield lease
 
-    async def acquire(self, models: Iterable[str], notices: Notices | None = None) -> Lease:
+    async def acquire(self, models: Iterable[str], notices: Notices | None = None, asker: str = "") -> Lease:
         """Wait until all the models are awake, then lease them together.
+
+        Askers wait side by side: however much one of them asks for, the others' turns come in between.
 
         Cancelling the wait gives up the place in the queue; a load it caused goes on. Raises ModelUnavailable,
         QueueFull, WaitLimit, ModelsDoNotFitTogether, ModelNotFound or ShuttingDown.
         """
-        return await self._granted(self._ask(models), notices)
+        return await self._granted(self._ask(models, asker), notices)
 
-    def _ask(self, models: Iterable[str]) -> Ask:
+    def _ask(self, models: Iterable[str], asker: str = "") -> Ask:
         if self._closed:
             raise ShuttingDown("The server is shutting down.")
-        return self._tickets.ask(frozenset(self._known(name) for name in models))
+        return self._tickets.ask(frozenset(self._known(name) for name in models), asker)
 
     async def _granted(self, ask: Ask, notices: Notices | None = None) -> Lease:
         await self._tickets.granted(ask, notices)

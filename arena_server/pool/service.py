@@ -9,8 +9,9 @@ from arena_server.pool.books import Books
 from arena_server.pool.events import Away, Refusal
 from arena_server.pool.ledger import NOTHING, Holding, Ledger
 from arena_server.pool.policy import Candidate, Victims, choose_victims
+from arena_server.pool.queue import Waiter
 from arena_server.pool.residency import Residency
-from arena_server.pool.state import Model, Waiter
+from arena_server.pool.state import Model
 from arena_server.pool.why import Cause, Why
 
 
@@ -38,7 +39,7 @@ class Service(Books):
     def _grant_ready(self, now: float) -> None:
         for waiter in list(self.queue):
             if all(self._ready(self.models[name]) for name in waiter.models):
-                self.queue.remove(waiter)
+                self.queue.remove(waiter, served=True)
                 self._grant(waiter.ticket, waiter.models, now)
 
     def _pass_the_turn(self, now: float) -> None:
@@ -70,13 +71,14 @@ class Service(Books):
                 continue
             wanted = _awake(needs)
             if waiter.ticket == self._evictor:
-                self._evict_for(waiter, needs, counted_on, now)
+                self._evict_for(waiter, self._needs_room(waiter), counted_on, now)
                 its_turn = True
             else:
                 # Somebody older may need the same: it is not theirs that this one may start.
                 its_turn = all(m.startable for m in needs) and not plan.copy(without=wanted).shortage(wanted)
+            # What another server runs needs no room, and so no turn.
+            self._start(needs if its_turn else [m for m in needs if not m.local], claimed, counted_on, now)
             if its_turn:
-                self._start(needs, claimed, counted_on, now)
                 # Until there is room for it, a load has no use for its devices; others may.
                 freed = self._after_transitions()
                 claimed.update(d for m in needs if not freed.shortage(_awake([m])) for d in m.spec.footprint)
@@ -166,7 +168,7 @@ class Service(Books):
                 turns.setdefault(name, place)
         candidates = []
         for model in self.models.values():
-            if model.spec.pinned or model.dismissed is not None or model.name in counted_on:
+            if model.spec.pinned or model.dismissed is not None or model.name in counted_on or not model.local:
                 continue
             sleeper = model.residency in (Residency.ASLEEP, Residency.FALLING_ASLEEP)
             if sleeper or model.residency is Residency.AWAKE:

@@ -1,4 +1,4 @@
-"""What the core knows: of each model, and of each ticket that waits. Changed by the core alone."""
+"""What the core knows of each model. Changed by the core alone."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, field
 
 from arena_server.pool.events import Away, ModelSpec, Times
-from arena_server.pool.ledger import Footprint, Holding
+from arena_server.pool.ledger import Footprint, Holding, holding_awake
 from arena_server.pool.residency import COMING_UP, Residency
 
 # What a transition is taken to cost until it was measured once, in seconds.
@@ -58,6 +58,11 @@ class Model:
         return self.spec.name
 
     @property
+    def local(self) -> bool:
+        """Whether it runs on this host's devices; it needs no room if not."""
+        return bool(self.spec.footprint)
+
+    @property
     def busy(self) -> bool:
         """Whether it must not be put away now."""
         return bool(self.leases) or bool(self.owed)
@@ -85,12 +90,12 @@ class Model:
     @property
     def when_awake(self) -> Holding:
         """What it holds awake."""
-        return Holding(self.spec.footprint, self.host_bytes)
+        return holding_awake(self.spec.footprint, self.host_bytes)
 
     @property
     def when_asleep(self) -> Holding | None:
         """What it holds asleep; None if it cannot sleep."""
-        if self.spec.sleep_level == 0 or self.sleep_failures >= MOST_SLEEP_FAILURES:
+        if self.spec.sleep_level == 0 or not self.local or self.sleep_failures >= MOST_SLEEP_FAILURES:
             return None
         device_bytes = self.spec.asleep if self.asleep_bytes is None else self.asleep_bytes
         host = self.spec.host_bytes if self.sleep_host_bytes is None else self.sleep_host_bytes
@@ -106,7 +111,7 @@ class Model:
     def when_starting(self) -> Holding:
         """What it holds while it loads or wakes: the larger of both ends."""
         asleep = self.when_asleep if self.residency is Residency.ASLEEP else None
-        return Holding(self._larger(asleep.device_bytes if asleep else {}), self.host_bytes)
+        return holding_awake(self._larger(asleep.device_bytes if asleep else {}), self.host_bytes)
 
     def _larger(self, asleep: Footprint) -> Footprint:
         awake = self.spec.footprint
@@ -141,13 +146,3 @@ class Model:
         """When it has been idle for too long; None if that is no matter."""
         ttl = self.spec.idle_ttl_s
         return self.last_used + ttl if ttl is not None and self.idle else None
-
-
-@dataclass(slots=True)
-class Waiter:
-    """A ticket in the queue."""
-
-    ticket: int
-    models: frozenset[str]
-    since: float
-    patient_until: float | None = None  # only busy models could make room for it: until when it bears with them

@@ -49,12 +49,12 @@ class Tickets:
         self._outlooks: dict[int, Outlook] = {}  # as they were at `_outlooks_at`
         self._outlooks_at = -math.inf
 
-    def ask(self, models: frozenset[str]) -> Ask:
-        """Ask for models; the answer may be there at once."""
+    def ask(self, models: frozenset[str], asker: str = "") -> Ask:
+        """Ask for models; the answer may be there at once. Turns are shared out fairly between askers."""
         ticket = next(self._numbers)
         answer = self._waiting[ticket] = asyncio.get_running_loop().create_future()
         self._open.add(ticket)
-        self._feed(Request(ticket, models))
+        self._feed(Request(ticket, models, asker))
         return Ask(ticket, models, answer)
 
     async def granted(self, ask: Ask, notices: Notices | None = None) -> None:

@@ -191,7 +191,7 @@ def _device_view(core: PoolCore, device: int, outside: Outside | None) -> Device
         name
         for name, model in core.models.items()
         if model.residency in (Residency.COLD, Residency.FAILED, Residency.ASLEEP)
-        and model.spec.footprint.get(device, 0) > budget - over
+        and model.spec.footprint.get(device, 0) > max(0, budget - over)
     ]
     blocked = None
     if over and shut_out:

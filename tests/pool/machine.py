@@ -30,6 +30,8 @@ class Setup:
 def spec_of(draw: st.DrawFn, name: str, devices: int) -> ModelSpec:
     """Any model on these devices; half of them can sleep."""
     on = draw(st.sampled_from([(0,), (0,), (1,), (0, 1)])) if devices == 2 else (0,)
+    if draw(st.sampled_from([False] * 15 + [True])):
+        return ModelSpec(name, {}, draw(st.booleans()))  # another server runs it
     footprint = {d: draw(st.integers(1, 4)) for d in on}
     pinned = draw(st.sampled_from([False] * 9 + [True]))
     ttl = draw(st.sampled_from([None, None, None, None, 0.0, 20.0]))
@@ -56,6 +58,7 @@ def setups(draw: st.DrawFn, calm: bool | None = None) -> Setup:
 
 
 indexes = st.integers(0, 5)
+askers = st.sampled_from("kkkl")
 model_sets = st.lists(indexes, min_size=1, max_size=3)
 
 
@@ -76,9 +79,9 @@ class PoolMachine(RuleBasedStateMachine):
         self.world = World(setup.specs, setup.budget, setup.limits, self.core)
         self.calm = math.isinf(setup.limits.max_wait_s)
 
-    @rule(models=model_sets)
-    def request(self, models: list[int]) -> None:
-        self.world.request(*{pick(self.world.models, i) for i in models})
+    @rule(models=model_sets, asker=askers)
+    def request(self, models: list[int], asker: str = "k") -> None:
+        self.world.request(*{pick(self.world.models, i) for i in models}, asker=asker)
 
     @precondition(lambda self: self.world.live)
     @rule(index=indexes)
@@ -97,8 +100,9 @@ class PoolMachine(RuleBasedStateMachine):
     def finish_and_ask_again(self, index: int) -> None:
         """Steady traffic: the next comes before the last is done."""
         ticket = pick(self.world.live, index)
-        if self.world.tickets[ticket].models <= self.world.models.keys():
-            self.world.request(*self.world.tickets[ticket].models)
+        ask = self.world.tickets[ticket]
+        if ask.models <= self.world.models.keys():
+            self.world.request(*ask.models, asker=ask.asker)
         self.world.release(ticket)
 
     @precondition(lambda self: self.world.waiting)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 
 from arena_server.pool.core import PoolCore
-from arena_server.pool.events import Away, Effect, Event, Grant, Limits, ModelSpec, Refusal
+from arena_server.pool.events import Away, Effect, Event, Grant, Limits, ModelSpec, Refusal, Request
 from arena_server.pool.ledger import Budget, Footprint, Holding, Ledger, Shortage
 from arena_server.pool.policy import Victims
+from arena_server.pool.queue import Waiter, Waiters
 from arena_server.pool.residency import Residency
-from arena_server.pool.state import Model, Waiter
+from arena_server.pool.state import Model
 
 
 class HoldAndWait(PoolCore):
@@ -240,9 +243,12 @@ class WaitsForEver(PoolCore):
     """Nobody minds how long a ticket has waited."""
 
     def _settle(self, now: float) -> None:
-        waiting, self.queue = self.queue, [w for w in self.queue if now < w.since + self.limits.max_wait_s]
+        overdue = [w for w in self.queue if now >= w.since + self.limits.max_wait_s]
+        for waiter in overdue:
+            waiter.since = math.inf
         super()._settle(now)
-        self.queue = [w for w in waiting if w in self.queue or now >= w.since + self.limits.max_wait_s]
+        for waiter in overdue:
+            waiter.since = -math.inf
 
 
 class SidesHeldTogether(PoolCore):
@@ -251,3 +257,36 @@ class SidesHeldTogether(PoolCore):
     def _release(self, ticket: int, names: frozenset[str] | None, now: float) -> None:
         if names is None or names >= self.leases.get(ticket, names):
             super()._release(ticket, None, now)
+
+
+class OneLongQueue(PoolCore):
+    """Nobody's turn comes before that of one who came earlier."""
+
+    def _take(self, event: Event, now: float) -> None:
+        super()._take(replace(event, asker="") if isinstance(event, Request) else event, now)
+
+
+class PassesTheHead(PoolCore):
+    """A newcomer's first turn comes before everybody's."""
+
+    def __init__(self, specs: Iterable[ModelSpec], budget: Budget, limits: Limits) -> None:
+        super().__init__(specs, budget, limits)
+        self.queue = _InFront()
+
+
+class _InFront(Waiters):
+    def add(self, waiter: Waiter, behind: Waiter | None = None) -> None:
+        super().add(waiter, behind)
+        if all(w.asker != waiter.asker for w in self if w is not waiter):
+            self._order.remove(waiter)
+            waiter.turn = self._order[0].turn - 1 if self._order else 0
+            self._order.insert(0, waiter)
+
+
+class TurnsForgotten(PoolCore):
+    """Who asks again once it was served is a newcomer each time."""
+
+    def handle(self, event: Event, now: float) -> list[Effect]:
+        effects = super().handle(event, now)
+        self.queue._had.clear()
+        return effects

@@ -18,10 +18,10 @@ class Durations:
     hold_s: float = 6.0
 
 
-def play(world: World, durations: Durations, arrivals: Sequence[tuple[float, frozenset[str]]] = ()) -> None:
-    """Let time pass until nothing is left to happen. `arrivals`: seconds from now and models, in that order."""
+def play(world: World, durations: Durations, arrivals: Sequence[tuple[float, frozenset[str], str]] = ()) -> None:
+    """Let time pass until nothing is left to happen. `arrivals`: seconds from now, models and asker."""
     began = world.now
-    coming = [(began + at, names) for at, names in arrivals]
+    coming = [(began + at, names, asker) for at, names, asker in arrivals]
     ends: dict[str | int | None, float] = {}
     for _ in range(10_000):
         under_way: dict[str | int | None, float] = dict.fromkeys(world.live, durations.hold_s)
@@ -30,7 +30,7 @@ def play(world: World, durations: Durations, arrivals: Sequence[tuple[float, fro
         under_way |= dict.fromkeys(world.at(FALLING_ASLEEP), durations.sleep_s)
         under_way |= dict.fromkeys(world.at(WAKING), durations.wake_s)
         ends = {what: ends.get(what, world.now + takes) for what, takes in under_way.items()}
-        due = min([*ends.values(), *(at for at, _ in coming[:1]), world.deadline()], default=math.inf)
+        due = min([*ends.values(), *(at for at, _, _ in coming[:1]), world.deadline()], default=math.inf)
         if math.isinf(due):
             break
         if due > world.now:
@@ -42,7 +42,8 @@ def play(world: World, durations: Durations, arrivals: Sequence[tuple[float, fro
         world.now = max(world.now, due)
         ends.pop(what, None)
         if what is None:
-            world.request(*coming.pop(0)[1])
+            _, names, asker = coming.pop(0)
+            world.request(*names, asker=asker)
         elif isinstance(what, int):
             world.release(what)
         elif what is not None:

@@ -1,10 +1,12 @@
 """A world around the core: it carries out what the core orders, and checks each order against books of its own.
 
-It knows what it was told to do, not what the core thinks; of the core's state it reads only which models drain.
+It knows what it was told to do, not what the core thinks; of the core's state it reads only which models drain, and
+who waits.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -48,6 +50,8 @@ from arena_server.pool.ledger import NOTHING, Budget, Footprint, Holding
 from arena_server.pool.residency import Residency
 from arena_server.pool.state import UNMEASURED_LOAD_S
 
+from .turns import Turns
+
 COLD, LOADING, AWAKE, STOPPING = Residency.COLD, Residency.LOADING, Residency.AWAKE, Residency.STOPPING
 FALLING_ASLEEP, ASLEEP, WAKING = Residency.FALLING_ASLEEP, Residency.ASLEEP, Residency.WAKING
 UNDER_WAY = (LOADING, FALLING_ASLEEP, WAKING, STOPPING)
@@ -68,7 +72,8 @@ class Ticket:
 
     models: frozenset[str]
     asked_at: float
-    ahead: int  # how many waited already
+    ahead: int  # how many waited already, and came in before it since
+    asker: str
     granted_at: float | None = None
     ended: set[str] = field(default_factory=set)  # those of its models that it gave back one by one
 
@@ -97,7 +102,7 @@ class Side:
 
     @property
     def awake(self) -> Holding:
-        return Holding(self.spec.footprint, self.host_bytes)
+        return _awake(self.spec, self.host_bytes)
 
     @property
     def asleep(self) -> Holding:
@@ -111,7 +116,12 @@ class Side:
         sleeping = self.asleep
         devices = {*self.spec.footprint, *sleeping.device_bytes}
         larger = {d: max(self.spec.footprint.get(d, 0), sleeping.device_bytes.get(d, 0)) for d in devices}
-        return Holding(larger, max(self.host_bytes, sleeping.host_bytes))
+        return Holding(larger, max(self.host_bytes, sleeping.host_bytes), place=bool(self.spec.footprint))
+
+
+def _awake(spec: ModelSpec, host_bytes: int = 0) -> Holding:
+    """What another server runs takes no place."""
+    return Holding(spec.footprint, host_bytes, place=bool(spec.footprint))
 
 
 class World:
@@ -128,7 +138,9 @@ class World:
         self.now = 0.0
         self.effects: list[Effect] = []
         self.tickets: dict[int, Ticket] = {}
-        self.waiting: dict[int, frozenset[str]] = {}  # oldest first
+        self.waiting: dict[int, frozenset[str]] = {}  # in the order of their turns
+        self.turns = Turns()
+        self.newcomer: int | None = None  # who asks with the event at hand
         self.live: dict[int, frozenset[str]] = {}  # granted, not released; less the models that crashed under it
         self.refused: dict[int, Refuse] = {}
         self.evictor: int | None = None  # the oldest that lacks a model
@@ -139,12 +151,20 @@ class World:
 
     # Events
 
-    def request(self, *names: str) -> int:
+    def request(self, *names: str, asker: str = "") -> int:
         ticket = len(self.tickets) + 1
         models = frozenset(names)
-        self.tickets[ticket] = Ticket(models, self.now, len(self.waiting))
-        self.waiting[ticket] = models
-        self._send(Request(ticket, models))
+        drains = any(m.drains for m in self.models.values())
+        behind = self.turns.come(ticket, asker, self.evictor if drains else None)
+        for passed in behind:
+            self.tickets[passed].ahead += 1
+        self.tickets[ticket] = Ticket(models, self.now, len(self.waiting) - len(behind), asker)
+        self.waiting = {t: self.tickets[t].models for t in self.turns.order}
+        self.newcomer, ready = ticket, self._ready(models)
+        if ready:
+            self.turns.forget(ticket)
+        self._send(Request(ticket, models, asker))
+        self.newcomer = None
         return ticket
 
     def release(self, ticket: int) -> None:
@@ -154,7 +174,7 @@ class World:
             return
         for name in self.live.pop(ticket, ()):
             self.models[name].last_used = self.now
-        self._leave(ticket)
+        self._leave(ticket, served=ticket == self.evictor)
         self._send(Release(ticket))
 
     def release_side(self, ticket: int, name: str) -> None:
@@ -291,7 +311,7 @@ class World:
         """Whether these can be awake together, beside what is pinned."""
         specs = {name: m.successor if m.goes else m.spec for name, m in self.models.items()}
         pinned = {name for name, spec in specs.items() if spec and spec.pinned}
-        together = [Holding(spec.footprint) for name in {*names, *pinned} if (spec := specs.get(name))]
+        together = [_awake(spec) for name in {*names, *pinned} if (spec := specs.get(name))]
         return not self._short_of(together, outside={})
 
     def least_cost_s(self, names: Iterable[str]) -> float:
@@ -316,12 +336,18 @@ class World:
         ]
 
     def _first_lacking(self) -> int | None:
-        return next((t for t, names in self.waiting.items() if self._lacks(names) and not self._hopeless(names)), None)
+        """The first for which room is to be made, or used."""
+        for ticket, names in self.waiting.items():
+            if any(self.models[n].spec.footprint for n in self._lacks(names)) and not self._hopeless(names):
+                return ticket
+        return None
 
     def _hopeless(self, names: Iterable[str]) -> bool:
         """Whether others hold so much that these could not come up beside what is pinned alone."""
         pinned = [name for name, m in self.models.items() if m.spec.pinned]
-        short = self._short_of(Holding(self.models[name].spec.footprint) for name in {*names, *pinned})
+        if not any(self.models[name].spec.footprint for name in names):
+            return False
+        short = self._short_of(_awake(self.models[name].spec) for name in {*names, *pinned})
         devices = {d for name in {*names, *pinned} for d in self.models[name].spec.footprint}
         return bool(self.outside_bytes) and not short.isdisjoint({*devices, "places"})
 
@@ -384,6 +410,7 @@ class World:
                     self._removed(name)
                 case Moved() | Drains():
                     pass
+        self._check_turns([effect.ticket for effect in self.effects if isinstance(effect, Grant)])
         for model in self.models.values():
             if model.at is COLD:
                 model.dismissed = None
@@ -418,7 +445,9 @@ class World:
         short = self._short_of(self._holdings({name: holding}))
         # What it holds already it may keep, even if others have taken too much beside it.
         held = model.held.device_bytes
-        grows: set[int | str] = {d for d, n in holding.device_bytes.items() if n > held.get(d, 0)} | {"places"}
+        grows: set[int | str] = {d for d, n in holding.device_bytes.items() if n > held.get(d, 0)}
+        if holding.place:
+            grows.add("places")
         require(short.isdisjoint(grows), f"over budget: no room for {name}")
         older: list[str] = []
         for names in self.waiting.values():
@@ -500,9 +529,7 @@ class World:
         evictor = self._first_lacking()
         if evictor is None:
             raise Violation(f"{name} was evicted for nobody")
-        counted_on = {
-            n for t, names in self.waiting.items() if t <= evictor and not self._hopeless(names) for n in names
-        }
+        counted_on = {n for names in self._up_to(evictor) if not self._hopeless(names) for n in names}
         require(name not in counted_on, f"{name} was evicted though an older waiter, or the evictor, counts on it")
         changed = {n: self.models[n].awake for n in self._lacks(self.waiting[evictor])}
         gone = {n: NOTHING for n, m in self.models.items() if n in leaving or self._could_be_stopped(n, m, counted_on)}
@@ -510,6 +537,11 @@ class World:
         model = self.models[name]
         require(not short.isdisjoint({*model.spec.footprint, "places"}), f"{name} was evicted in vain")
         require(not model.owed or self._patience_is_over(evictor), f"{name} was evicted unserved")
+
+    def _up_to(self, evictor: int | None) -> list[frozenset[str]]:
+        """What the evictor and those before it want."""
+        order = list(self.waiting)
+        return [self.waiting[t] for t in order[: order.index(evictor) + 1]] if evictor is not None else []
 
     def _could_be_stopped(self, name: str, model: Side, counted_on: set[str]) -> bool:
         if model.dismissed is not None:
@@ -524,12 +556,7 @@ class World:
             return
         require(not model.spec.pinned, f"{name} is pinned and was stopped")
         evictor = self._first_lacking()
-        counted_on = {
-            n
-            for t, names in self.waiting.items()
-            if evictor and t <= evictor and not self._hopeless(names)
-            for n in names
-        }
+        counted_on = {n for names in self._up_to(evictor) if not self._hopeless(names) for n in names}
         require(name not in counted_on, f"{name} was stopped in its sleep though somebody counts on it")
         changed = dict.fromkeys(self.at(STOPPING), NOTHING)
         if evictor is not None:
@@ -552,7 +579,7 @@ class World:
             self.models[name].last_used = self.now
             if ticket in self.models[name].owed:
                 self.models[name].owed.clear()
-        self._leave(ticket)
+        self._leave(ticket, served=True)
         self.live[ticket] = names
         self.tickets[ticket].granted_at = self.now
 
@@ -563,14 +590,16 @@ class World:
         justified = {
             Refusal.CLOSING: self.closed,
             Refusal.NEVER_FITS: not self.fits(ask.models),
-            Refusal.QUEUE_FULL: ask.ahead >= self.limits.max_queue,
+            Refusal.QUEUE_FULL: self._may_be_crowded_out(ticket),
             Refusal.WAIT_LIMIT: self.now >= ask.asked_at + self.limits.max_wait_s,
             Refusal.UNAVAILABLE: len(known) < len(ask.models)
             or any(self.core.models[name].error or self.core.models[name].removed for name in known)
             or any(name in self.stopped_by_order for name in ask.models),
         }
         require(justified[refuse.refusal], f"ticket {ticket} was refused without cause: {refuse}")
-        self._leave(ticket)
+        if ticket == self.newcomer:
+            self.turns.forget(ticket)
+        self._leave(ticket, served=False)
         self.refused[ticket] = refuse
 
     def _replaced(self, name: str) -> None:
@@ -584,10 +613,28 @@ class World:
         require(all(name not in names for names in self.live.values()), f"{name} was removed under a lease")
         del self.models[name]
 
-    def _leave(self, ticket: int) -> None:
+    def _leave(self, ticket: int, served: bool) -> None:
         self.waiting.pop(ticket, None)
+        self.turns.go(ticket, served=served)
         for model in self.models.values():
             model.owed.discard(ticket)
+
+    def _check_turns(self, granted: Iterable[int]) -> None:
+        self.turns.end_event(granted)
+        require([w.ticket for w in self.core.queue] == self.turns.order, "the queue is out of order")
+        wronged = self.turns.wronged()
+        require(wronged is None, f"unfair: {wronged}")
+
+    def _may_be_crowded_out(self, ticket: int) -> bool:
+        """Whether the queue is full, and this is a newcomer than whose asker nobody has more, or makes way for one."""
+        if len(self.waiting) <= self.limits.max_queue or self.newcomer is None:
+            return False
+        counts = Counter(self.tickets[t].asker for t in self.waiting)
+        asker, most = self.tickets[ticket].asker, max(counts.values())
+        if ticket == self.newcomer:
+            return counts[asker] == most
+        last = [t for t in self.waiting if self.tickets[t].asker == asker][-1]
+        return ticket == last and counts[asker] == most > counts[self.tickets[self.newcomer].asker]
 
     def _check_drains(self, granted: set[str]) -> None:
         draining = [name for name, m in self.core.models.items() if m.draining is not None]
@@ -607,6 +654,8 @@ class World:
         for ticket, names in self.waiting.items():
             late = self.now >= self.tickets[ticket].asked_at + self.limits.max_wait_s
             require(not late, f"ticket {ticket} waits longer than the wait limit")
-            models = [self.models[n] for n in names]
-            ready = all(m.at is AWAKE and not m.drains and m.dismissed is None for m in models)
-            require(not ready, f"ticket {ticket} waits though all its models are awake")
+            require(not self._ready(names), f"ticket {ticket} waits though all its models are awake")
+
+    def _ready(self, names: Iterable[str]) -> bool:
+        models = [self.models[n] for n in names]
+        return all(m.at is AWAKE and not m.drains and m.dismissed is None for m in models)
