@@ -20,18 +20,20 @@ from arena_server.log import set_up_logging
 from arena_server.measurements import MeasurementStore
 from arena_server.serve import listen, server
 from arena_server.store.store import Store
+from arena_server.store.url import sqlite_url
 from bench.stand_in import MODEL
 
 
 class StandInEngine:
     """An engine that somebody else started on the socket; implements `Engine`."""
 
+    remote = False
     progress: LoadProgress | None = None
     facts = LoadFacts()
     pids: frozenset[int] = frozenset()
 
     def __init__(self, name: str, path: Path) -> None:
-        self.name = name
+        self.name = self.served_name = name
         self.log_tail: list[str] = []
         self._path = path
         self._client: EngineClient | None = None
@@ -74,7 +76,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="arena-server in front of a stand-in engine.")
     parser.add_argument("--engine", type=Path, required=True, help="path of the stand-in's socket")
     parser.add_argument("--port", type=int, default=0, help="port to listen on (any free one)")
-    parser.add_argument("--votes", default="sqlite://", metavar="URL", help="database of votes (in memory)")
+    parser.add_argument("--votes", metavar="URL", help="the daemon's database (a file beside the engine's socket)")
     args = parser.parse_args()
     die_with_parent(os.getppid())
     set_up_logging("warning")
@@ -86,8 +88,10 @@ def main() -> None:
     )
     listener = listen(config)
     store = MeasurementStore(None)  # in memory
-    votes = Store(args.votes)
-    daemon = build(config, HostProbe(), store, votes, lambda name, _: StandInEngine(name, args.engine), None)
+    votes = Store(args.votes or sqlite_url(args.engine.with_name("arena.sqlite")))
+    daemon = build(
+        config, HostProbe(), store, votes, lambda name, _: StandInEngine(name, args.engine), None, may_be_open=True
+    )
     print(listener.getsockname()[1], flush=True)
     server(config, daemon).run(sockets=[listener])
 

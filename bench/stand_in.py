@@ -39,16 +39,43 @@ HEADERS = (
     b"HTTP/1.1 200 OK\r\ndate: Sat, 21 Nov 2026 10:06:00 GMT\r\nserver: uvicorn\r\n"
     b"content-type: text/event-stream; charset=utf-8\r\nvary: Origin\r\ntransfer-encoding: chunked\r\n\r\n"
 )
-ROLE = _chunk(
-    HEAD + '"choices":[{"index":0,"delta":{"role":"assistant","content":""},"logprobs":null,"finish_reason":null}],'
-    '"prompt_token_ids":null,"prompt_text":null}'
-)
-TOKENS = [_chunk(HEAD + f'"choices":[{{"index":0,"delta":{{"content":"{word}"}},{PLAIN}}}]}}') for word in WORDS]
-LAST = _chunk(
-    HEAD
-    + '"choices":[{"index":0,"delta":{"content":" end"},"logprobs":null,"finish_reason":"length","stop_reason":null,'
-    '"token_ids":null}],"system_fingerprint":"vllm-0.32.0-42aaffcd"}'
-)
+FINGERPRINT = ',"system_fingerprint":"vllm-0.32.0-42aaffcd"'
+PROMPT_TOKENS = 31
+
+
+def _role(usage: str) -> bytes:
+    return _chunk(
+        HEAD + '"choices":[{"index":0,"delta":{"role":"assistant","content":""},"logprobs":null,"finish_reason":null}]'
+        f'{usage},"prompt_token_ids":null,"prompt_text":null}}'
+    )
+
+
+def _token(word: str, usage: str) -> bytes:
+    return _chunk(HEAD + f'"choices":[{{"index":0,"delta":{{"content":"{word}"}},{PLAIN}}}]{usage}}}')
+
+
+def _last(more: str) -> bytes:
+    end = '"logprobs":null,"finish_reason":"length","stop_reason":null,"token_ids":null'
+    return _chunk(HEAD + f'"choices":[{{"index":0,"delta":{{"content":" end"}},{end}}}]{more}}}')
+
+
+def _usage(tokens: int) -> str:
+    return (
+        f',"usage":{{"prompt_tokens":{PROMPT_TOKENS},"total_tokens":{PROMPT_TOKENS + tokens},'
+        f'"completion_tokens":{tokens},"completion_tokens_details":null}}'
+    )
+
+
+def answer(chunks: int, counted: bool) -> tuple[list[bytes], list[bytes]]:
+    """What is written: one after the other, and in the end; `counted`: with the tokens so far in each event."""
+    said = [_usage(n) if counted else "" for n in range(chunks + 1)]
+    steps = [_role(said[0]), *(_token(WORDS[(chunks - n) % len(WORDS)], said[n]) for n in range(1, chunks))]
+    if not counted:
+        return steps, [_last(FINGERPRINT), DONE]
+    sums = _chunk(f'{HEAD}"choices":[]{said[-1]}{FINGERPRINT}}}')
+    return steps, [_last(said[-1]), sums, DONE]
+
+
 DONE = b"e\r\ndata: [DONE]\n\n\r\n0\r\n\r\n"
 HEALTHY = b"HTTP/1.1 200 OK\r\nserver: uvicorn\r\ncontent-length: 0\r\n\r\n"
 NOT_FOUND = b"HTTP/1.1 404 Not Found\r\nserver: uvicorn\r\ncontent-length: 0\r\n\r\n"
@@ -57,16 +84,18 @@ NOT_FOUND = b"HTTP/1.1 404 Not Found\r\nserver: uvicorn\r\ncontent-length: 0\r\n
 @dataclass(eq=False, slots=True)
 class _Stream:
     transport: asyncio.Transport
-    left: int
+    steps: list[bytes]
+    end: list[bytes]
+    done: int = 0
 
     def step(self) -> bool:
         """Send one chunk; False after the last."""
-        self.left -= 1
-        if self.left > 0:
-            self.transport.write(TOKENS[self.left % len(TOKENS)])
+        if self.done < len(self.steps):
+            self.transport.write(self.steps[self.done])
+            self.done += 1
             return True
-        self.transport.write(LAST)
-        self.transport.write(DONE)
+        for chunk in self.end:
+            self.transport.write(chunk)
         return False
 
 
@@ -78,12 +107,15 @@ class StandIn:
         self._first_token_s = first_token_s
         self.chunks = chunks
         self._streams: set[_Stream] = set()
+        self._answers: dict[tuple[int, bool], tuple[list[bytes], list[bytes]]] = {}  # made once
         self._next: asyncio.TimerHandle | None = None
 
-    def start(self, transport: asyncio.Transport, chunks: int) -> None:
-        """Answer one request with that many chunks."""
+    def start(self, transport: asyncio.Transport, chunks: int, counted: bool) -> None:
+        """Answer one request with that many chunks; `counted`: with the tokens so far in each."""
+        if (chunks, counted) not in self._answers:
+            self._answers[chunks, counted] = answer(chunks, counted)
         transport.write(HEADERS)
-        stream = _Stream(transport, chunks)
+        stream = _Stream(transport, *self._answers[chunks, counted])
         if self._first_token_s > 0:
             asyncio.get_running_loop().call_later(self._first_token_s, self._prefilled, stream)
         else:
@@ -92,7 +124,7 @@ class StandIn:
     def _prefilled(self, stream: _Stream) -> None:
         if stream.transport.is_closing():
             return
-        stream.transport.write(ROLE)
+        stream.step()
         if stream.step():
             self._streams.add(stream)
             if self._next is None:
@@ -140,7 +172,9 @@ class _Connection(asyncio.Protocol):
         if self._path == b"/health":
             transport.write(HEALTHY)
         elif self._path == b"/v1/chat/completions":
-            self._engine.start(transport, json.loads(self._body).get("max_tokens", self._engine.chunks))
+            asked = json.loads(self._body)
+            counted = bool((asked.get("stream_options") or {}).get("continuous_usage_stats"))
+            self._engine.start(transport, asked.get("max_tokens", self._engine.chunks), counted)
         else:
             transport.write(NOT_FOUND)
 

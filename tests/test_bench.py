@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import psutil
+import pytest
 
 from bench import cold_start, stand_in
 from bench.client import TOKEN_MARK, Connection, Counter
@@ -80,15 +81,18 @@ def test_cold_start_is_judged_by_the_medians() -> None:
     assert not cold_start.report(machine(), figures([1.0, 2.1, 2.2])).met
 
 
-def test_tokens_are_counted_wherever_the_chunks_are_cut() -> None:
+@pytest.mark.parametrize("counted", [False, True])
+def test_tokens_are_counted_wherever_the_chunks_are_cut(counted: bool) -> None:
     counter = Counter()
     connection = Connection(counter)
-    for chunk in (stand_in.ROLE, *stand_in.TOKENS, stand_in.LAST):
+    steps, (last, *end) = stand_in.answer(11, counted)
+    for chunk in (*steps, last):
         half = chunk.find(TOKEN_MARK) + 4  # cut within the mark, if it is there
         connection.on_body(chunk[:half])
         connection.on_body(chunk[half:])
-    connection.on_body(stand_in.DONE)
-    assert counter.tokens == len(stand_in.TOKENS) + 1
+    for chunk in end:
+        connection.on_body(chunk)
+    assert counter.tokens == 11
 
 
 def test_percentile() -> None:

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable
 
 from starlette.types import Send
 
 from arena_server.api.errors import error_event
+from arena_server.api.token_counter import TokenCounter
 from arena_server.engine.failures import refused
 from arena_server.errors import ArenaError, EngineRefused
 from arena_server.pool.outlook import Outlook
 
 LONGEST_LINE_BYTES = 1 << 20
 LONGEST_REFUSAL_BYTES = 64 << 10
+
+# An engine tells of an error in mid-stream in an event of its own. No model can write what is looked for: within JSON,
+# quotes and line ends are escaped.
+TELLS_ERROR = re.compile(rb'^(?:data:[ \t]*\{\s*"error"\s*:\s*(?!null)|event:[ \t]*error\r?$)', re.MULTILINE)
 
 # RFC 9110, 7.6.1: these speak of one connection, not of the message.
 HOP_BY_HOP = frozenset(
@@ -44,10 +50,11 @@ def end_to_end(headers: Iterable[Header], left_out: frozenset[bytes]) -> list[He
 class Answer:
     """One answer on its way to a client."""
 
-    def __init__(self, send: Send, route: str) -> None:
-        """`route` decides in which dialect an error is told within a stream."""
+    def __init__(self, send: Send, route: str, counter: TokenCounter) -> None:
+        """`route` decides in which dialect an error is told within a stream; `counter` sees all that goes by."""
         self._send = send
         self._route = route
+        self.counter = counter
         self.outcome: Outcome = (500, None)  # as the client sees it, so far
         self._started = False
         self._stream = False
@@ -56,12 +63,16 @@ class Answer:
         self._refusal_status = 0
 
     async def notice(self, outlook: Outlook) -> None:
-        """Tell somebody who waits what for, in a comment, which clients ignore (WHATWG HTML, 9.2.6)."""
+        """Tell somebody who waits what for; the stream begins with it, if it has not."""
         if not self._started:
             self._started = self._stream = True
             await self._send({"type": "http.response.start", "status": 200, "headers": list(STREAM_HEADERS)})
-        text = f": {outlook.phase}, place {outlook.place} in the queue, about {math.ceil(outlook.eta_s)} s\n\n"
-        await self._send({"type": "http.response.body", "body": text.encode(), "more_body": True})
+        await self.comment(f"{outlook.phase}, place {outlook.place} in the queue, about {math.ceil(outlook.eta_s)} s")
+
+    async def comment(self, text: str) -> None:
+        """Say something that clients ignore (WHATWG HTML, 9.2.6), in a stream that has begun; else nothing."""
+        if self._started and self._stream:
+            await self._body(f": {text}\n\n".encode())
 
     async def start(self, status: int, headers: Iterable[Header]) -> None:
         """Begin with the engine's status and headers, unless a notice came before."""
@@ -73,6 +84,8 @@ class Answer:
                 self._refusal, self._refusal_status = bytearray(), status
             return
         self._started, self._stream = True, stream
+        if stream:
+            kept = [(name, value) for name, value in kept if name != b"content-length"]  # what is taken out is missing
         await self._send({"type": "http.response.start", "status": status, "headers": kept})
 
     async def add(self, chunk: bytes) -> None:
@@ -84,15 +97,20 @@ class Answer:
         if self._refusal is not None:
             self._refusal += chunk[: LONGEST_REFUSAL_BYTES - len(self._refusal)]
             return
-        if self._stream and b"error" in chunk and _tells_error(chunk):
-            self.outcome = (EngineRefused.status, EngineRefused.code)
-        if self._stream and (self._rest or not chunk.endswith(b"\n")):
+        if not self._stream:
+            self.counter.look(chunk)
+            await self._body(chunk)
+            return
+        if self._rest or not chunk.endswith(b"\n"):
             lines, newline, rest = (self._rest + chunk).rpartition(b"\n")
             if len(rest) > LONGEST_LINE_BYTES:
                 lines, newline, rest = lines + newline + rest, b"", b""
             chunk, self._rest = lines + newline, rest
         if chunk:
-            await self._send({"type": "http.response.body", "body": chunk, "more_body": True})
+            # Of whole lines: the event may have come in pieces.
+            if b"error" in chunk and TELLS_ERROR.search(chunk) is not None:
+                self.outcome = (EngineRefused.status, EngineRefused.code)
+            await self._body(self.counter.take(chunk))
 
     async def finish(self) -> None:
         """End, all being well."""
@@ -100,7 +118,8 @@ class Answer:
             refusal, self._refusal = bytes(self._refusal), None
             await self.fail(refused(self._refusal_status, refusal))
             return
-        await self._send({"type": "http.response.body", "body": self._rest, "more_body": False})
+        last = self.counter.rest() + self._rest
+        await self._send({"type": "http.response.body", "body": last, "more_body": False})
 
     async def fail(self, error: ArenaError) -> None:
         """End with an error: as the response if nothing has left yet, as an event in a stream.
@@ -113,13 +132,9 @@ class Answer:
             raise error
         if self._stream:
             self._rest, self._refusal = b"", None
-            await self._send({"type": "http.response.body", "body": error_event(error, self._route), "more_body": True})
+            await self._body(self.counter.rest() + error_event(error, self._route))
             await self.finish()
 
-
-def _tells_error(events: bytes) -> bool:
-    """Whether the engine tells of an error in mid-stream, which vLLM does in an event of its own.
-
-    No model can write what is looked for: within JSON, quotes and line ends are escaped.
-    """
-    return b'data: {"error":' in events or b"event: error\n" in events
+    async def _body(self, some: bytes) -> None:
+        if some:
+            await self._send({"type": "http.response.body", "body": some, "more_body": True})

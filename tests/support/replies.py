@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from arena_server.api.body import ask_of
@@ -32,6 +32,11 @@ class Received:
         """The body."""
         value: dict[str, Any] = json.loads(self.body)
         return value
+
+    def as_asked(self) -> Received:
+        """The same as a client sent it that asked for no counts of tokens: the daemon asks for them in its place."""
+        asked = {name: value for name, value in self.json().items() if name != "stream_options"}
+        return replace(self, body=json.dumps(asked).encode())
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,28 +95,28 @@ def reply_to(request: Received) -> Reply:
         model = ask_of(request.body, request.header("content-type") or "").model
         return whole({"text": f"{len(request.body)} bytes for {model}"})
     dialects = {
-        "/v1/completions": _completions,
         "/v1/messages": _messages,
         "/v1/responses": _responses,
     }
-    if request.method != "POST" or path not in {*dialects, "/v1/chat/completions"}:
+    if request.method != "POST" or path not in {*dialects, *OPENAIS}:
         return whole({"object": path})
     asked = request.json()
     words = str(asked.get("prompt") or asked.get("input") or asked["messages"][-1]["content"]).split() or [""]
     texts = [f"{words[i % len(words)]} " for i in range(asked.get("max_tokens") or 3)]
-    if path == "/v1/chat/completions":
-        return _chat(asked, texts)
+    if path in OPENAIS:
+        return OPENAIS[path](asked, texts)
     return dialects[path](asked["model"], texts, bool(asked.get("stream")))
 
 
-def _completions(model: str, texts: list[str], streaming: bool) -> Reply:
+def _completions(asked: dict[str, Any], texts: list[str]) -> Reply:
     def event(text: str, end: str | None) -> dict[str, Any]:
         choice = {"index": 0, "text": text, "finish_reason": end}
-        return {"id": "cmpl-1", "object": "text_completion", "created": 1, "model": model, "choices": [choice]}
+        return {"id": "cmpl-1", "object": "text_completion", "created": 1, "model": asked["model"], "choices": [choice]}
 
-    if not streaming:
-        return whole(event("".join(texts), "length"))
-    return stream([*(data(event(t, None)) for t in texts[:-1]), data(event(texts[-1], "length")), DONE])
+    if not asked.get("stream"):
+        return whole({**event("".join(texts), "length"), "usage": _usage(len(texts))})
+    events = [*(event(t, None) for t in texts[:-1]), event(texts[-1], "length")]
+    return stream([*map(data, _counted(asked, events)), DONE])
 
 
 def _chat(asked: dict[str, Any], texts: list[str]) -> Reply:
@@ -123,13 +128,28 @@ def _chat(asked: dict[str, Any], texts: list[str]) -> Reply:
         return {**about, "object": kind, "choices": [choice]}
 
     if not asked.get("stream"):
-        return whole(event("chat.completion", "message", "".join(texts), last))
+        return whole({**event("chat.completion", "message", "".join(texts), last), "usage": _usage(len(texts))})
     ends = [None] * (len(texts) - 1) + [last]
     events = [event("chat.completion.chunk", "delta", t, e) for t, e in zip(texts, ends, strict=True)]
-    if (asked.get("stream_options") or {}).get("include_usage"):
-        usage = {"prompt_tokens": 3, "completion_tokens": len(texts), "total_tokens": 3 + len(texts)}
-        events.append({**about, "object": "chat.completion.chunk", "choices": [], "usage": usage})
-    return stream([*map(data, events), DONE])
+    return stream([*map(data, _counted(asked, events)), DONE])
+
+
+PROMPT_TOKENS = 3
+
+
+def _usage(tokens: int) -> dict[str, int]:
+    return {"prompt_tokens": PROMPT_TOKENS, "total_tokens": PROMPT_TOKENS + tokens, "completion_tokens": tokens}
+
+
+def _counted(asked: dict[str, Any], events: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The chunks, a token each, with the counts that were asked for."""
+    options = asked.get("stream_options") or {}
+    if not options.get("include_usage"):
+        return events
+    last = {**events[-1], "choices": [], "usage": _usage(len(events))}
+    if options.get("continuous_usage_stats"):
+        events = [{**event, "usage": _usage(n)} for n, event in enumerate(events, 1)]
+    return [*events, last]
 
 
 def _messages(model: str, texts: list[str], streaming: bool) -> Reply:
@@ -148,15 +168,20 @@ def _messages(model: str, texts: list[str], streaming: bool) -> Reply:
 def _responses(model: str, texts: list[str], streaming: bool) -> Reply:
     content = [{"type": "output_text", "text": "".join(texts), "annotations": []}]
     output = [{"id": "m-1", "type": "message", "role": "assistant", "status": "completed", "content": content}]
-    response = {"id": "resp-1", "object": "response", "created_at": 1, "model": model, "output": output}
+    about = {"id": "resp-1", "object": "response", "created_at": 1, "model": model}
+    response = {**about, "status": "completed", "output": output}
+    started = {**about, "status": "in_progress", "output": []}
     if not streaming:
         return whole(response)
     begin, kind, end = "response.created", "response.output_text.delta", "response.completed"
     parts = [data({"type": kind, "delta": t, "sequence_number": i}, kind) for i, t in enumerate(texts, 1)]
     return stream(
         [
-            data({"type": begin, "response": {**response, "output": []}, "sequence_number": 0}, begin),
+            data({"type": begin, "response": started, "sequence_number": 0}, begin),
             *parts,
             data({"type": end, "response": response, "sequence_number": len(parts) + 1}, end),
         ]
     )
+
+
+OPENAIS = {"/v1/chat/completions": _chat, "/v1/completions": _completions}

@@ -1,0 +1,1 @@
+"""Who used which model how much, and what it cost."""
