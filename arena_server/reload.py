@@ -25,14 +25,20 @@ STARTUP_POOL_KEYS = ("wait_notice_s", "load_timeout_s", "load_stall_s", "sleep_t
 
 @dataclass(slots=True)
 class Reloader:
-    """Puts the file's configuration into force. `draw` and `make_engine` are the composition root's."""
+    """Puts configurations into force. `draw` and `make_engine` are the composition root's.
+
+    `followers` are told of each that is in force now; `extended` makes of the file's what is to be in force. Whoever
+    applies one holds `one_at_a_time`.
+    """
 
     pool: Pool
     catalogue: Catalogue
     blueprint: Blueprint
     draw: Callable[[Config, Blueprint], Blueprint]
     make_engine: Callable[[str, Blueprint], Engine]
-    _one_at_a_time: asyncio.Lock = field(default_factory=asyncio.Lock)
+    followers: list[Callable[[Config], None]] = field(default_factory=list)
+    extended: Callable[[Config], Config] = lambda file: file
+    one_at_a_time: asyncio.Lock = field(default_factory=asyncio.Lock)
     _started_with: Config = field(init=False)
 
     def __post_init__(self) -> None:
@@ -40,9 +46,11 @@ class Reloader:
 
     async def reload(self) -> Reloaded:
         """Read the file; if anything in it is wrong, nothing changes. Raises ConfigError."""
-        async with self._one_at_a_time:  # or what was read first might be put into force last
-            config = await asyncio.to_thread(load_config, Path(self.blueprint.config.file))
-            return self.apply(config)
+        async with self.one_at_a_time:  # or what was read first might be put into force last
+            file = await asyncio.to_thread(load_config, Path(self.blueprint.config.file))
+            report = self.apply(self.extended(file))
+        logger.info("%s read again: %s", file.file, report)
+        return report
 
     def apply(self, config: Config) -> Reloaded:
         """Put a configuration into force. Engines of models that did not change are not touched. Raises ConfigError,
@@ -57,17 +65,17 @@ class Reloader:
         changed = [name for name in kept if not new.same_engine(name, old)]
         parts = {name: EnginePart(self.make_engine(name, new), new.keys[name]) for name in [*added, *changed]}
         self.blueprint = new
-        self.catalogue.replace(after, new.homes)
+        self.catalogue.replace(config, new.homes)
         self.pool.reconfigure(new.specs, parts, new.budget, new.limits, new.reserve_bytes)
-        report = Reloaded(
+        for follow in self.followers:
+            follow(config)
+        return Reloaded(
             added=added,
             removed=[name for name in before if name not in after],
             changed=changed,
             unchanged=[name for name in kept if name not in changed],
             needs_restart=_needs_restart(self._started_with, config),
         )
-        logger.info("%s read again: %s", config.file, report)
-        return report
 
 
 def _needs_restart(old: Config, new: Config) -> list[str]:

@@ -1,4 +1,4 @@
-"""What is read of a request's JSON: `model` and `stream`, and no more than that."""
+"""What is read of a request's JSON: the few fields that the daemon needs, and no more than that."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import tracemalloc
 
 import pytest
 
-from arena_server.api.body import Ask, ask_of
+from arena_server.api.body import Ask, StreamOptions, ask_of
 from arena_server.errors import BadRequest
 
 JSON = "application/json"
@@ -19,14 +19,41 @@ UNREADABLE = "We could not parse the JSON body of your request: "
         (b'{"model": "a"}', Ask("a", False)),
         (b'{"model": "a", "stream": true}', Ask("a", True)),
         (b'{"model": "a", "stream": null}', Ask("a", False)),
-        (b'{"model": "a", "stream": "yes"}', Ask("a", False)),  # the engine's to refuse
+        (b'{"model": "a", "stream": "yes"}', Ask("a", True)),  # as vLLM reads it
+        (b'{"model": "a", "stream": "never"}', Ask("a", False)),  # the engine's to refuse
         (b'{"model": "a", "stream": [{}]}', Ask("a", False)),
         (b'{"stream": true, "model": "a", "model": "b"}', Ask("b", True)),  # as vLLM reads it
         (b'{"model": "\\u00e9", "messages": [{"content": null}], "x": 1e400}', Ask("é", False)),
+        (b'{"model": "a", "temperature": 0, "seed": 7}', Ask("a", False, temperature=0.0, seed=7)),
+        (b'{"model": "a", "temperature": null, "seed": null}', Ask("a", False)),
+        (b'{"model": "a", "temperature": "hot", "seed": [1]}', Ask("a", False)),  # the engine's to refuse
+        (b'{"model": "a", "seed": 1e400, "temperature": 1e400}', Ask("a", False, temperature=float("inf"))),
     ],
 )
-def test_it_is_asked_for_two_fields(body: bytes, ask: Ask) -> None:
+def test_it_is_asked_for_a_few_fields(body: bytes, ask: Ask) -> None:
     assert ask_of(body, JSON) == ask
+
+
+@pytest.mark.parametrize(
+    ("options", "read"),
+    [
+        ("null", None),
+        ("{}", StreamOptions()),
+        ('{"include_usage": true, "other": [1]}', StreamOptions(include_usage=True)),
+        (
+            '{"include_obfuscation": false, "n": 3, "x": {}}',
+            StreamOptions(others={"include_obfuscation": False, "n": 3}),
+        ),
+        ('{"include_usage": null, "continuous_usage_stats": true}', StreamOptions(continuous_usage_stats=True)),
+        ('{"include_usage": 0, "continuous_usage_stats": "on"}', StreamOptions(continuous_usage_stats=True)),
+        ('{"include_usage": "perhaps"}', StreamOptions(valid=False)),
+        ("true", StreamOptions(valid=False)),
+        ("[]", StreamOptions(valid=False)),
+    ],
+)
+def test_what_is_asked_about_usage_is_read_as_vllm_reads_it(options: str, read: StreamOptions | None) -> None:
+    body = f'{{"model": "a", "stream": true, "stream_options": {options}}}'.encode()
+    assert ask_of(body, JSON) == Ask("a", True, read)
 
 
 @pytest.mark.parametrize(
