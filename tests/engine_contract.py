@@ -210,6 +210,10 @@ class EngineContract:
         assert 0 < len(subject.engine.log_tail) <= 200
         assert all("\n" not in line for line in subject.engine.log_tail)
 
+
+class LocalEngineContract(EngineContract):
+    """For engines on this host, too: they have processes, and can sleep."""
+
     @pytest.mark.parametrize("level", [1, 2])
     async def test_it_answers_the_same_after_it_slept(self, subject: Subject, level: int) -> None:
         engine = subject.engine

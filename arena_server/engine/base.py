@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass
+from types import TracebackType
 from typing import Protocol
 
-from arena_server.engine.client import EngineClient
+from arena_server.engine.client import Header
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +45,57 @@ class EngineError(Exception):
         self.out_of_memory = out_of_memory
 
 
+class Response(Protocol):
+    """An engine's answer while it comes; its status and headers are here."""
+
+    @property
+    def status(self) -> int:
+        """The HTTP status."""
+        ...
+
+    @property
+    def headers(self) -> Sequence[Header]:
+        """Names as the engine wrote them."""
+        ...
+
+    def chunks(self) -> AsyncIterator[bytes]:
+        """The body, as it comes: no more is read than is taken. Raises EngineLost."""
+        ...
+
+    async def read(self) -> bytes:
+        """All of the body. Raises EngineLost."""
+        ...
+
+
+class Exchange(Protocol):
+    """A request and its answer: entering sends and waits for the headers, leaving ends it, whole or not.
+
+    Entering raises EngineUnreachable where the engine has not taken the request, and EngineLost.
+    """
+
+    async def __aenter__(self) -> Response: ...
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+
+class Client(Protocol):
+    """Asks one engine over HTTP; as many requests at a time as there are callers."""
+
+    def post(self, path: str, headers: Iterable[Header], body: bytes) -> Exchange:
+        """Ask. `path` is the route with its query, if any."""
+        ...
+
+    def get(self, path: str) -> Exchange:
+        """As `post`."""
+        ...
+
+    def apart(self) -> Client:
+        """Another client of the same engine, for who asks it about itself: not taken for its work."""
+        ...
+
+
 class Engine(Protocol):
     """One model's engine.
 
@@ -54,6 +107,16 @@ class Engine(Protocol):
     @property
     def name(self) -> str:
         """The model's configured name."""
+        ...
+
+    @property
+    def served_name(self) -> str:
+        """The name that requests to it have to ask for."""
+        ...
+
+    @property
+    def remote(self) -> bool:
+        """Whether another server runs it: no process, no memory and no metrics of it are here."""
         ...
 
     @property
@@ -77,7 +140,7 @@ class Engine(Protocol):
         ...
 
     @property
-    def client(self) -> EngineClient:
+    def client(self) -> Client:
         """An HTTP client for the loaded engine; paths are vLLM's routes. Between `load` and `stop` only.
 
         Nothing is asked while the engine sleeps.

@@ -16,6 +16,7 @@ from typing import cast
 import httptools
 
 CONNECT_TIMEOUT_S = 5.0
+BACKLOG_RETRY_S = 0.01
 # Beyond this the engine is not read from until the client has taken what is here.
 MOST_UNREAD_BYTES = 64 << 10
 
@@ -209,7 +210,13 @@ class EngineClient:
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT_S):
                 loop = asyncio.get_running_loop()
-                _, connection = await loop.create_unix_connection(lambda: EngineAnswer(self), self._path)
+                while True:
+                    try:
+                        _, connection = await loop.create_unix_connection(lambda: EngineAnswer(self), self._path)
+                        break
+                    except BlockingIOError:
+                        # As many wait to be accepted as the engine's socket has places: it lives, and is behind.
+                        await asyncio.sleep(BACKLOG_RETRY_S)
         except OSError as e:
             raise EngineUnreachable(str(e) or "no connection") from e
         return connection

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
+from typing import Any
 
 from pydantic_core import from_json
 
@@ -16,14 +18,21 @@ HEARS_OF_DEATH_S = 2.0
 
 def refused(status: int, body: bytes) -> EngineRefused:
     """The engine's answer that is none of what was asked for: its own `error` object, if it sent one."""
-    try:
-        parsed = from_json(body)
-    except ValueError:
-        parsed = None
-    error = parsed.get("error") if isinstance(parsed, dict) else None
-    if isinstance(error, dict):
+    error = error_in(body)
+    if error is not None:
         return EngineRefused(str(error.get("message", "")), error, status=status)
     return EngineRefused(f"The engine answered with status {status} instead of a stream of events.", status=status)
+
+
+def error_in(body: bytes) -> dict[str, Any] | None:
+    """The `error` object of an engine's answer, if it has one that can be written as JSON again (`NaN` cannot)."""
+    try:
+        parsed = from_json(body, allow_inf_nan=False)
+        error = parsed.get("error") if isinstance(parsed, dict) else None
+        json.dumps(error, allow_nan=False)  # 1e999 is read as infinite, all the same
+    except ValueError:
+        return None
+    return error if isinstance(error, dict) else None
 
 
 def ended(model: str) -> EngineDied:

@@ -80,6 +80,16 @@ class VllmEngine:
         return self._name
 
     @property
+    def served_name(self) -> str:
+        """See `Engine`."""
+        return self._name
+
+    @property
+    def remote(self) -> bool:
+        """See `Engine`."""
+        return False
+
+    @property
     def progress(self) -> LoadProgress | None:
         """See `Engine`."""
         return self._progress

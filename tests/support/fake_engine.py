@@ -42,6 +42,7 @@ class FakeEngine:
         has fallen asleep, and a stop gives back the rest at its end. A death gives nothing back.
         """
         self.name = name
+        self.remote = False
         self.memory = memory
         self.devices = devices
         self.awake_bytes = awake_bytes
@@ -79,6 +80,11 @@ class FakeEngine:
         self._log: deque[str] = deque(maxlen=LOG_LINES)
 
     # Engine
+
+    @property
+    def served_name(self) -> str:
+        """See `Engine`."""
+        return self.name
 
     @property
     def pids(self) -> frozenset[int]:
