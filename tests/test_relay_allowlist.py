@@ -161,7 +161,7 @@ async def test_a_header_of_odd_bytes_is_refused_or_taken_and_never_a_defect(
     daemon: FakeDaemon, value: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with connected(daemon.port) as client:
-        head = b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\nX-Odd: %b\r\n\r\n"
+        head = b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\nX-Odd: %b\r\n\r\n"
         client.send(head % (len(BODY), value) + BODY)
         assert (await client.answer()).status in (200, 400)
     assert "Traceback" not in caplog.text
@@ -172,7 +172,7 @@ async def test_a_query_of_odd_bytes_is_refused_or_taken_and_never_a_defect(
     daemon: FakeDaemon, query: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with connected(daemon.port) as client:
-        head = b"POST /v1/completions?%b HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n"
+        head = b"POST /v1/completions?%b HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n"
         client.send(head % (query, len(BODY)) + BODY)
         assert (await client.answer()).status in (200, 400)
     assert "Traceback" not in caplog.text

@@ -50,6 +50,7 @@ async def test_both_bodies_arrive_byte_for_byte(
     assert received.body == answer
     assert received.status == int(status.split(" ")[0])
     assert received.header("content-type") == (content_type or None)
-    assert (received.header("content-length") is not None) == declared
+    # Not of a stream: what the daemon takes out of one is missing from what the engine has declared.
+    assert (received.header("content-length") is not None) == (declared and "event-stream" not in content_type)
     assert alpha.requests[0].body == body
     assert daemon.view("alpha").running == 0

@@ -72,7 +72,6 @@ async def daemon(shared: FakeDaemon) -> FakeDaemon:
         [('form-data; name="my-model"', b"beta"), MODEL, ('form-data; name="models"', b"beta")],
         [("form-data; name=model", b"alpha"), FILE],
         [('FORM-DATA; NAME="model"', b"alpha")],
-        [('form-data; name="model"', b"gpt-4o")],
     ],
 )
 async def test_the_model_is_found_and_the_form_travels_as_it_is(daemon: FakeDaemon, parts: list[Part]) -> None:
@@ -82,6 +81,13 @@ async def test_the_model_is_found_and_the_form_travels_as_it_is(daemon: FakeDaem
     request = daemon.engines["alpha"].inference[0]
     assert request.body == body
     assert request.header("content-type") == FORM
+
+
+@shares_daemon
+async def test_the_engine_gets_its_own_name_and_the_rest_as_it_is(daemon: FakeDaemon) -> None:
+    body = form([TRAP, ('form-data; name="model"', b"gpt-4o"), FILE])
+    assert (await once(daemon.port, "POST", PATH, body, [("Content-Type", FORM)])).status == 200
+    assert daemon.engines["alpha"].inference[0].body == form([TRAP, MODEL, FILE])
 
 
 def test_other_headers_of_the_part_do_not_matter() -> None:

@@ -79,7 +79,7 @@ async def test_who_waits_for_a_stream_is_told_and_then_served_as_ever(daemon: Fa
         daemon.engines["alpha"].load_gate.release()
         body = await rest(client)
     request = daemon.engines["alpha"].inference[0]
-    assert body == b"".join(reply_to(request).chunks)
+    assert body == b"".join(reply_to(request.as_asked()).chunks)
 
 
 async def test_the_place_in_the_queue_is_told(daemon: FakeDaemon) -> None:

@@ -1,24 +1,29 @@
 """The relay: one request to one engine, and its answer back, bytes as they come.
 
-Nothing is buffered, nothing rewritten. The lease on the engine ends when the last byte has left, or when
+Nothing is buffered, and nothing rewritten but the model's name on the way there and the counts of tokens, which are
+asked for and taken out again, on the way back. The lease on the engine ends when the last byte has left, or when
 the client has gone; then the connection to the engine is closed, on which vLLM aborts the request.
+
+Where a model cannot answer, those of its `fallback` are asked in its place; never after an engine has taken the
+request, as nobody knows what has come of that.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 from fastapi import Response
 from starlette.types import Receive, Scope, Send
 
-from arena_server.api.answer import HOP_BY_HOP, Answer, Header, Outcome, end_to_end
+from arena_server.api.answer import Answer, Outcome
+from arena_server.api.question import Question
 from arena_server.course import CLIENT_LEFT, Course
-from arena_server.engine import course_headers
-from arena_server.engine.client import EngineClient, EngineLost, EngineUnreachable
+from arena_server.engine.base import Engine
+from arena_server.engine.client import EngineLost, EngineUnreachable
 from arena_server.engine.failures import ended, until_known_dead
-from arena_server.errors import ArenaError, EngineDied, ShuttingDown
+from arena_server.errors import ArenaError, EngineDied, ModelUnavailable, ShuttingDown, WaitLimit
 from arena_server.pool.pool import Pool
 from arena_server.pool.tickets import Notices
 
@@ -27,22 +32,28 @@ logger = logging.getLogger(__name__)
 ATTEMPTS = 3
 RESPONSES_PATH = "/v1/responses"
 NOTICE_EVERY_S = 10.0
+# Which model has answered: another than was asked, of an alias or in a failed one's place.
+SERVED_BY = b"x-arena-served-by"
 
-# Of no concern to the engine: what the client shows to be let in, and what describes this hop.
-NOT_FOR_ENGINES = frozenset({b"host", b"content-length", b"expect", b"authorization", b"x-api-key", b"cookie"})
-# Those of the course are put anew, as the daemon has them.
-KEPT_FROM_ENGINE = HOP_BY_HOP | NOT_FOR_ENGINES | course_headers.NAMES
+
+class TakesNoRequests(EngineDied):
+    """A model's engines were gone, one after the other, before they took the request."""
+
+    def __init__(self, model: str) -> None:
+        super().__init__(f"The engine of model `{model}` takes no requests.", retry_after_s=1)
+
+
+# For these the next of `fallback` is asked: no engine has the request.
+NOT_SERVED = (ModelUnavailable, WaitLimit, TakesNoRequests)
 
 
 class RelayedResponse(Response):
     """A response that is fetched from the model's engine while it is sent."""
 
     def __init__(
-        self, pool: Pool, course: Course, path: str, headers: Iterable[Header], body: bytes, wait_notice_s: float | None
+        self, pool: Pool, course: Course, question: Question, fallbacks: Sequence[str], wait_notice_s: float | None
     ) -> None:
-        """`path` is the engine's route (with its query, if any); `headers` and `body` are the client's.
-
-        `course` has begun, and is ended here.
+        """`course` has begun, with the model that was asked, and is ended here; `fallbacks` may answer in its place.
 
         After `wait_notice_s` of waiting for the model the client is told of it, in a comment in the stream of events
         that it asked for; None if it asked for none.
@@ -50,10 +61,8 @@ class RelayedResponse(Response):
         super().__init__()
         self._pool = pool
         self._course = course
-        self._model = course.model
-        self._path = path
-        self._request_headers = [*end_to_end(headers, KEPT_FROM_ENGINE), *course_headers.course_headers(course)]
-        self._request_body = body
+        self._question = question
+        self._models = (course.model, *fallbacks)
         self._wait_notice_s = wait_notice_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -72,7 +81,7 @@ class RelayedResponse(Response):
             task.cancel()
 
         watcher = asyncio.create_task(watch())
-        answer = Answer(send, self._path.partition("?")[0])
+        answer = Answer(send, self._question.route, self._question.counter())
         try:
             await self._relay(answer)
             outcome = answer.outcome
@@ -83,51 +92,75 @@ class RelayedResponse(Response):
             if not left or task.uncancel() > 0:
                 outcome = (ShuttingDown.status, ShuttingDown.code)
                 raise
-            logger.debug("The client of a request to %s left", self._model)
+            logger.debug("The client of a request to %s left", self._course.model)
         finally:
             watcher.cancel()
             self._course.end(*((CLIENT_LEFT, None) if left else outcome))
 
     async def _relay(self, answer: Answer) -> None:
         notices = Notices(self._wait_notice_s, NOTICE_EVERY_S, answer.notice) if self._wait_notice_s else None
+        first: ArenaError | None = None  # of the model that was asked: what became of the others says less
         try:
-            for _ in range(ATTEMPTS):
-                if await self._attempt(answer, notices):
-                    return
-            raise EngineDied(f"The engine of model `{self._model}` takes no requests.", retry_after_s=1)
+            for model in self._models:
+                try:
+                    return await self._ask(model, answer, notices)
+                except NOT_SERVED as e:
+                    first = first or e
+                    logger.warning("%s does not answer: %s", model, e)
+            assert first is not None
+            self._course.is_served_by(self._models[0])
+            raise first
         except ArenaError as e:
             await answer.fail(e)
 
-    async def _attempt(self, answer: Answer, notices: Notices | None) -> bool:
+    async def _ask(self, model: str, answer: Answer, notices: Notices | None) -> None:
+        """Have one model answer. Raises one of NOT_SERVED if none of its engines took the request."""
+        if model != self._course.model:
+            self._course.is_served_by(model)
+            await answer.comment(f"{model} answers in place of {self._models[0]}")
+        for _ in range(ATTEMPTS):
+            if await self._attempt(model, answer, notices):
+                return
+        raise TakesNoRequests(model)
+
+    async def _attempt(self, model: str, answer: Answer, notices: Notices | None) -> bool:
         """Ask the engine once. False if it was gone before it took the request: then a new one may be asked."""
-        async with self._pool.lease([self._model], notices) as lease:
+        async with self._pool.lease([model], notices, self._course.caller.share) as lease:
             self._course.is_granted()
-            engine = lease.engines[self._model]
+            engine = lease.engines[model]
             try:
-                await self._stream(engine.client, answer)
+                await self._stream(engine, answer)
             except EngineUnreachable as e:
                 # Its processes are dead and the pool is about to hear of it; what is asked then waits for a new load.
-                logger.debug("The engine of %s is gone: %s", self._model, e)
+                logger.debug("The engine of %s is gone: %s", model, e)
                 await until_known_dead(engine)
                 return False
             except EngineLost as e:
-                logger.warning("The engine of %s ended while it answered: %s", self._model, e)
+                logger.warning("The engine of %s ended while it answered: %s", model, e)
                 await until_known_dead(engine)
-                raise ended(self._model) from e
+                raise ended(model) from e
             except asyncio.CancelledError:
                 # At shutdown, after the grace. (To a client that left, this goes nowhere.)
                 await answer.fail(ShuttingDown("The server is shutting down."))
                 raise
         return True
 
-    async def _stream(self, engine: EngineClient, answer: Answer) -> None:
-        async with engine.post(self._path, self._request_headers, self._request_body) as upstream:
-            await answer.start(upstream.status, upstream.headers)
+    async def _stream(self, engine: Engine, answer: Answer) -> None:
+        question, course, counter = self._question, self._course, answer.counter
+        client = engine.client  # now: it may die while a large body is made ready, and then has none
+        body = await question.body_for(engine)
+        async with client.post(question.path, question.headers_for(course), body) as upstream:
+            headers = [(name, value) for name, value in upstream.headers if name.lower() != SERVED_BY]
+            await answer.start(upstream.status, [*headers, (SERVED_BY, engine.name.encode("latin-1"))])
             good = upstream.status < 400  # an error's text is no token
-            async for chunk in upstream.chunks():
-                if good and self._course.first_token is None and self._has_token(chunk):
-                    self._course.has_token()
-                await answer.add(chunk)
+            try:
+                async for chunk in upstream.chunks():
+                    if good and course.first_token is None and self._has_token(chunk):
+                        course.has_token()
+                    await answer.add(chunk)
+                    course.counts(counter.prompt_tokens, counter.completion_tokens)
+            finally:
+                course.counts(counter.prompt_tokens, counter.completion_tokens)  # of the piece at which it was left
         await answer.finish()
 
     def _has_token(self, chunk: bytes) -> bool:
