@@ -6,6 +6,9 @@ from it, proxies log it.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 from fastapi import FastAPI
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -15,11 +18,26 @@ HEADER = b"x-request-id"
 
 
 class Application(FastAPI):
-    """FastAPI, with request ids around all of it: what an exception becomes is made outside of its middleware."""
+    """FastAPI, with a door before all of it, and request ids around both: what an exception becomes is made outside of
+    its middleware.
+    """
+
+    def __init__(self, door: Callable[[ASGIApp], ASGIApp], **settings: Any) -> None:
+        """`door` makes of an application one that not everybody gets to; `settings` are FastAPI's."""
+        super().__init__(**settings)
+        self._door = door
 
     def build_middleware_stack(self) -> ASGIApp:
         """See `Starlette`."""
-        return RequestIds(super().build_middleware_stack())
+        return RequestIds(self._door(super().build_middleware_stack()))
+
+    def openapi(self) -> dict[str, Any]:
+        """See `FastAPI`; made when it is first asked for."""
+        if self.openapi_schema is None:
+            from arena_server.api.openapi import describe
+
+            self.openapi_schema = describe(self)
+        return self.openapi_schema
 
 
 class RequestIds:
