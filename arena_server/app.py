@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import os
-import signal
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,15 +14,26 @@ from typing import TYPE_CHECKING
 from fastapi import FastAPI
 
 from arena_server import __version__
+from arena_server.access.issuer import Issuer
+from arena_server.access.keyring import Keyring, utc_now
+from arena_server.access.limits import Limits
+from arena_server.access.routes import Routes
+from arena_server.access.tries import Tries
 from arena_server.api import errors as api_errors
-from arena_server.api.admin import Reloaded, admin_router
+from arena_server.api.admin import admin_router
+from arena_server.api.answer_cache import AnswerCache
 from arena_server.api.arena import arena_router
+from arena_server.api.door import Door
 from arena_server.api.health import health_router
+from arena_server.api.keys import keys_router
 from arena_server.api.metrics import metrics_router
 from arena_server.api.names import Catalogue
-from arena_server.api.openai import openai_router
+from arena_server.api.openai import INFERENCE_PATHS, openai_router
 from arena_server.api.page import page_router
+from arena_server.api.registry import registry_router
 from arena_server.api.request_id import Application
+from arena_server.api.upload import UploadLimits, Uploads
+from arena_server.api.usage import usage_router
 from arena_server.arena.battles import Battles
 from arena_server.arena.leaderboard import Leaderboard
 from arena_server.blueprint import Blueprint, draw_blueprint
@@ -33,18 +42,28 @@ from arena_server.config import Config
 from arena_server.course import Courses, Listener
 from arena_server.engine.base import Engine
 from arena_server.engine.launcher import Launcher
+from arena_server.engine.remote import check_remotes
 from arena_server.errors import ArenaError, ConfigError
 from arena_server.gpu.device_memory import DeviceMemory
 from arena_server.gpu.probe import MemoryProbe
+from arena_server.life import Life
 from arena_server.measurements import MeasurementStore, installed_vllm_version
 from arena_server.metrics.metrics import Metrics
 from arena_server.metrics.tallies import Tallies
+from arena_server.opening import Opening
 from arena_server.pool.core import PoolCore
 from arena_server.pool.pool import Pool
 from arena_server.pool.records import Records
+from arena_server.pool.remotes import Remotes
+from arena_server.registry import Registry
 from arena_server.reload import Reloader
+from arena_server.store.key_store import KeyStore
+from arena_server.store.registry_store import RegistryStore
 from arena_server.store.store import Store
-from arena_server.systemd import Notifier, status_line
+from arena_server.systemd import Notifier
+from arena_server.usage.ledger import Ledger
+from arena_server.usage.meter import UsageMeter
+from arena_server.usage.price import Prices
 
 if TYPE_CHECKING:
     from arena_server.tracing import Tracing
@@ -61,6 +80,7 @@ class Daemon:
     app: FastAPI
     reloader: Reloader
     notifier: Notifier
+    limits: Limits
 
 
 def build(
@@ -73,25 +93,43 @@ def build(
     clock: Clock | None = None,
     listeners: Sequence[Listener] = (),
     notifier: Notifier | None = None,
+    *,
+    may_be_open: bool = False,
+    any_host: bool = False,
 ) -> Daemon:
     """Join the parts; nothing runs before the application's lifespan begins. Raises ConfigError.
 
     `votes` keeps battles. `make_engine` makes a model's engine, `launcher` is what starts them, if anything has to.
-    `listeners` hear of every request to a model, beside the daemon's own; `notifier` tells systemd.
+    `listeners` hear of every request to a model, beside the daemon's own; `notifier` tells systemd. `may_be_open`:
+    without any key everybody may do everything; `any_host`: also by names that are not this machine's own.
     """
     clock = clock or SystemClock()
     notifier = notifier or Notifier()
     vllm_version = installed_vllm_version()
 
+    keyring = Keyring(KeyStore(votes), config, may_be_open=may_be_open)
+    limits = Limits(config.access, clock, utc_now)
+    tries = Tries(clock, config.access.failed_tries_per_minute)
+    steps = [keyring.load]
+    opening = Opening(steps)
+    server = config.server
+    uploads = Uploads(UploadLimits(server.max_body_bytes, server.body_memory, server.body_timeout_s))
+
     def draw(config: Config, old: Blueprint | None) -> Blueprint:
+        keyring.check(config)
+        check_remotes(config, os.environ)
         return draw_blueprint(config, probe, store, vllm_version, old.homes if old else None)
 
     blueprint = draw(config, None)
     engines = {name: make_engine(name, blueprint) for name in config.models}
     core = PoolCore(blueprint.specs, blueprint.budget, blueprint.limits)
     records = Records(store, blueprint.keys)
-    catalogue = Catalogue(config.models, blueprint.homes)
+    catalogue = Catalogue(config, blueprint.homes)
+    issuer = Issuer(votes, lambda: keyring.access.keys, lambda: dict(catalogue.items()))
+    cache = AnswerCache(config.cache, clock)
     tallies = Tallies(lambda name: name in catalogue.models)
+    routes = Routes(INFERENCE_PATHS)
+    door = Door(keyring, limits, tries, routes, opening.passed, tallies.refusals.refused, any_host=any_host)
     pool = Pool(
         engines,
         core,
@@ -101,57 +139,61 @@ def build(
         reserve_bytes=blueprint.reserve_bytes,
         witness=tallies.pool,
     )
+    remotes = Remotes(pool, lambda: catalogue.models)
     disks = {"state": config.state_dir, "huggingface": _hugging_face_cache()}
     metrics = Metrics(tallies, pool, probe, clock, vllm_version, disks)
-    reloader = Reloader(pool, catalogue, blueprint, draw, make_engine)
+    reloader = Reloader(pool, catalogue, blueprint, draw, make_engine, [door.configure, cache.configure])
+    registry = Registry(RegistryStore(votes), reloader)
+    steps.append(registry.load)
     reload = notifier.reloading_in(tallies.reloads.counted(reloader.reload))
     tracing = _tracing(config, clock)
-    courses = Courses(clock, [tallies.requests, *listeners, *([tracing] if tracing else [])])
+    ledger = Ledger(votes)
+    meter = UsageMeter(ledger, clock, utc_now, partial(_prices, catalogue), limits.take)
+    steps.append(partial(_restore, votes, ledger, limits))
+    courses = Courses(clock, [tallies.requests, meter, *listeners, *([tracing] if tracing else [])])
     battles = Battles(pool, catalogue, votes, clock, config.arena, courses)
     leaderboard = Leaderboard(votes, clock, lambda: battles.drawable)
 
-    @contextlib.asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        background: list[asyncio.Task[None]] = []
-        telling = asyncio.create_task(notifier.keep_telling(partial(_status_line, pool, catalogue)))
-        try:
-            if launcher is not None:
-                await launcher.warm_up()
-                _on_sighup(reload)
-                background.append(asyncio.create_task(_open(votes)))
-            pool.look_at_devices()  # before anything is loaded beside what others hold
-            if probe.gpu:
-                background.append(asyncio.create_task(pool.watch_devices()))
-            for name in (n for n, m in config.models.items() if m.preload):
-                _preload(pool, name)
-            yield
-        finally:
-            for task in background:
-                task.cancel()
-            await pool.close()
-            await battles.close()
-            await leaderboard.close()
-            await votes.close()
-            if tracing is not None:
-                await asyncio.to_thread(tracing.close)
-            if launcher is not None:
-                await launcher.close()
-            telling.cancel()  # the last of all: systemd's watchdog looks on to the end
-
-    app = Application(title="arena-server", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
+    beside = [opening.run, keyring.watch, registry.run, meter.run, remotes.run]
+    if launcher is not None:
+        beside.append(partial(_open, votes))
+    if probe.gpu:
+        beside.append(pool.watch_devices)
+    endings = [battles.close, leaderboard.close, meter.close, votes.close]  # the meter's when nothing is answered
+    if tracing is not None:
+        endings.append(partial(asyncio.to_thread, tracing.close))
+    life = Life(pool, launcher, notifier, reload, config.models, beside, endings)
+    about = {"title": "arena-server", "version": __version__}
+    app = Application(
+        lambda app: door.before(uploads.before(app)), lifespan=life, docs_url=None, redoc_url=None, **about
+    )
     api_errors.install(app)
     app.include_router(health_router(pool, probe, catalogue, clock))
-    app.include_router(openai_router(pool, catalogue, config.server.max_body_bytes, config.pool.wait_notice_s, courses))
-    app.include_router(admin_router(pool, probe, catalogue, clock, reload))
-    app.include_router(metrics_router(metrics, pool))
+    app.include_router(openai_router(pool, catalogue, config.pool.wait_notice_s, courses, cache))
+    app.include_router(admin_router(pool, probe, catalogue, clock, reload, keyring.admits))
+    app.include_router(keys_router(issuer, keyring))
+    app.include_router(registry_router(registry, lambda name: _residency(pool, catalogue, name)))
+    app.include_router(usage_router(meter, ledger))
+    app.include_router(metrics_router(metrics, pool, catalogue))
     app.include_router(page_router())
     app.include_router(arena_router(pool, catalogue, battles, leaderboard.get, clock, config, courses))
-    return Daemon(pool, battles, app, reloader, notifier)
+    return Daemon(pool, battles, app, reloader, notifier, limits)
 
 
-def _status_line(pool: Pool, catalogue: Catalogue) -> str:
-    """For `systemctl status`."""
-    return status_line(pool.where(name).residency for name in catalogue.models)
+def _prices(catalogue: Catalogue, name: str) -> Prices | None:
+    model = catalogue.models.get(name)
+    return None if model is None else Prices(model.input_cost, model.output_cost)
+
+
+async def _restore(votes: Store, ledger: Ledger, limits: Limits) -> None:
+    """What keys have taken today counts on: else a restart would give them another day's tokens."""
+    if not votes.absent:
+        today = utc_now().date()
+        limits.restore(today, await ledger.tokens_of_day(today))
+
+
+def _residency(pool: Pool, catalogue: Catalogue, name: str) -> str | None:
+    return str(pool.where(name).residency) if name in catalogue.models else None
 
 
 def _tracing(config: Config, clock: Clock) -> Tracing | None:
@@ -172,32 +214,7 @@ async def _open(votes: Store) -> None:
     try:
         await votes.open()
     except ArenaError as e:
-        logger.error("Votes cannot be kept: %s", e)
-
-
-def _preload(pool: Pool, name: str) -> None:
-    try:
-        pool.load(name)
-    except ArenaError as e:  # a queue of one place, say: no reason not to serve
-        logger.error("Preloading %s: %s", name, e)
-
-
-def _on_sighup(reload: Callable[[], Awaitable[Reloaded]]) -> None:
-    """Let SIGHUP (`systemctl reload`) read the configuration again."""
-    running: set[asyncio.Task[None]] = set()
-
-    async def read_again() -> None:
-        try:
-            await reload()
-        except ArenaError as e:
-            logger.error("The configuration stays as it was: %s", e)
-
-    def hang_up() -> None:
-        task = asyncio.get_running_loop().create_task(read_again())
-        running.add(task)
-        task.add_done_callback(running.discard)
-
-    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, hang_up)
+        logger.error("Nothing can be kept: %s", e)
 
 
 def _hugging_face_cache() -> Path:

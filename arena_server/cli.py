@@ -8,13 +8,20 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from arena_server import __version__
+from arena_server.cli_access import add_access
 from arena_server.cli_arena import add_arena
 from arena_server.cli_plan import add_plan
+from arena_server.cli_registry import add_registry
+from arena_server.cli_usage import add_usage
+from arena_server.console.key import add_key_file, key_of
 from arena_server.errors import ArenaError, ConfigError
 from arena_server.log import complain
+
+if TYPE_CHECKING:
+    from arena_server.config_model import ModelConfig
 
 ACTIONS = {
     "load": "load or wake a model",
@@ -51,6 +58,9 @@ def _parser() -> argparse.ArgumentParser:
 
     serve = commands.add_parser("serve", help="run the daemon")
     serve.add_argument("--config", "-c", type=Path, required=True, metavar="FILE", help="the configuration (YAML)")
+    serve.add_argument(
+        "--insecure", action="store_true", help="let other machines in although there is no API key: for everything"
+    )
     serve.set_defaults(run=_serve)
 
     check = commands.add_parser("check-config", help="check a configuration and exit; 2 if it cannot be used")
@@ -79,6 +89,7 @@ def _add_console(commands: Any) -> None:
     daemon.add_argument(
         "--url", type=_url, default=default, help="where the daemon answers ($ARENA_URL, else http://127.0.0.1:8000)"
     )
+    add_key_file(daemon)
 
     status = commands.add_parser("status", parents=[daemon], help="watch the models, the memory and the queue")
     status.add_argument("--once", action="store_true", help="print it once, as plain text")
@@ -98,6 +109,9 @@ def _add_console(commands: Any) -> None:
     events = commands.add_parser("events", parents=[daemon], help="follow what happens, a line each")
     events.set_defaults(run=_events)
     add_arena(commands, daemon)
+    add_access(commands, daemon)
+    add_usage(commands, daemon)
+    add_registry(commands, daemon)
 
 
 def _url(text: str) -> str:
@@ -129,13 +143,14 @@ def _serve(args: argparse.Namespace) -> int:
 
     notifier = Notifier.from_environment()
     try:
-        return serve(load_config(args.config), notifier)
+        return serve(load_config(args.config), notifier, insecure=args.insecure)
     except ArenaError as e:
         notifier.status(f"not started: {str(e).splitlines()[0]}")
         raise
 
 
 def _check_config(args: argparse.Namespace) -> int:
+    from arena_server.access.key import config_keys
     from arena_server.config import load_config
     from arena_server.config_devices import check_devices
     from arena_server.gpu.probe import open_probe
@@ -143,10 +158,22 @@ def _check_config(args: argparse.Namespace) -> int:
     config = load_config(args.config)
     homes = check_devices(config, open_probe().devices)
     for name, devices in homes.items():
+        if (url := config.models[name].backend_url) is not None:
+            print(f"{name}: {config.models[name].model}, remote: {url}{_key_note(config.models[name])}")
+            continue
         where = "device " + ", ".join(map(str, devices))
         print(f"{name}: {config.models[name].model}, {config.models[name].gpu_memory_utilization:g} of {where}")
+    # The service may well have them in its environment, so it is no fault of the file's.
+    for fault in config_keys(config.access.keys, os.environ)[1]:
+        complain(f"{args.config}: {fault} (here, where it is checked)")
     print(f"{args.config}: OK, {len(homes)} models")
     return 0
+
+
+def _key_note(model: ModelConfig) -> str:
+    """Of a key that is not in this environment; it may well be in the daemon's."""
+    missing = model.api_key_env is not None and not os.environ.get(model.api_key_env)
+    return f" ({model.api_key_env} is not set here: the daemon needs it)" if missing else ""
 
 
 def _demo(args: argparse.Namespace) -> int:
@@ -165,25 +192,25 @@ def _make_demo_models(args: argparse.Namespace) -> int:
 def _status(args: argparse.Namespace) -> int:
     from arena_server.console.live import show_status
 
-    return show_status(args.url, once=args.once, as_json=args.json, interval_s=args.interval)
+    return show_status(args.url, once=args.once, as_json=args.json, interval_s=args.interval, key=key_of(args))
 
 
 def _act(args: argparse.Namespace) -> int:
     from arena_server.console.actions import act
 
-    return act(args.url, args.name, args.action, wait=not args.no_wait)
+    return act(args.url, args.name, args.action, wait=not args.no_wait, key=key_of(args))
 
 
 def _reload(args: argparse.Namespace) -> int:
     from arena_server.console.actions import reload
 
-    return reload(args.url)
+    return reload(args.url, key_of(args))
 
 
 def _events(args: argparse.Namespace) -> int:
     from arena_server.console.events import follow_events
 
-    return follow_events(args.url)
+    return follow_events(args.url, key_of(args))
 
 
 def _quietly(run: Callable[[], int]) -> int:

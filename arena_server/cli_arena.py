@@ -6,6 +6,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from arena_server.console.key import key_of
+
 
 def add_arena(commands: Any, daemon: argparse.ArgumentParser) -> None:
     """Add the commands; `daemon` has the options of those that talk to a running daemon."""
@@ -46,7 +48,8 @@ def _asking() -> argparse.ArgumentParser:
 
 
 def _asked(args: argparse.Namespace) -> dict[str, Any]:
-    return {key: getattr(args, key) for key in ("system", "temperature", "max_tokens", "seed")}
+    asked = {name: getattr(args, name) for name in ("system", "temperature", "max_tokens", "seed")}
+    return {**asked, "key": key_of(args)}
 
 
 # The commands import what they need themselves: the others need not wait for it.
@@ -69,7 +72,7 @@ def _chat(args: argparse.Namespace) -> int:
 def _leaderboard(args: argparse.Namespace) -> int:
     from arena_server.console.leaderboard import show_leaderboard
 
-    return show_leaderboard(args.url, as_json=args.json)
+    return show_leaderboard(args.url, as_json=args.json, key=key_of(args))
 
 
 def _export(args: argparse.Namespace) -> int:

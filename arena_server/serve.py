@@ -15,17 +15,24 @@ from functools import partial
 from pathlib import Path
 
 import uvicorn
+from fastapi import FastAPI
 
 from arena_server import __version__
+from arena_server.access.address import is_loopback
+from arena_server.access.exposure import check_exposure
+from arena_server.api.http_protocol import HttpProtocol
 from arena_server.app import Daemon, build
 from arena_server.blueprint import Blueprint
-from arena_server.config import Config
+from arena_server.config import Config, ServerConfig
 from arena_server.config_devices import check_devices
+from arena_server.console.key import VARIABLE as OPERATORS_VARIABLE
 from arena_server.engine.base import Engine
 from arena_server.engine.command import engine_command
 from arena_server.engine.launcher import Launcher
+from arena_server.engine.remote import RemoteEngine
 from arena_server.engine.vllm import VllmEngine
 from arena_server.errors import ArenaError, ConfigError
+from arena_server.file_limit import most_connections, raise_file_limit
 from arena_server.gpu.probe import MemoryProbe, open_probe
 from arena_server.log import set_up_logging
 from arena_server.measurements import MeasurementStore
@@ -62,10 +69,11 @@ class Server(uvicorn.Server):
         await super().shutdown(sockets)
 
 
-def serve(config: Config, notifier: Notifier | None = None) -> int:
+def serve(config: Config, notifier: Notifier | None = None, *, insecure: bool = False) -> int:
     """Run the daemon until a signal ends it. Returns the exit status.
 
-    Raises ConfigError, CannotListen or DriverFailed before anything is started.
+    `insecure`: without keys, too, other machines may reach it. Raises ConfigError, CannotListen or DriverFailed before
+    anything is started.
     """
     notifier = notifier or Notifier()
     if notifier.watchdog_s:
@@ -74,13 +82,18 @@ def serve(config: Config, notifier: Notifier | None = None) -> int:
     probe = open_probe()
     check_devices(config, probe.devices)
     listener = listen(config)
+    address = listener.getsockname()[0]
+    may_be_open = check_exposure(config, address, insecure=insecure)
     run_dir = make_run_dir(config.run_dir)
     try:
         store = MeasurementStore.open(config.state_dir / "measurements.sqlite")
-        launcher = Launcher(config.engine_start, _engine_environment(config, gpu=probe.gpu))
+        launcher = Launcher(config.engine_start, _engine_environment(config, gpu=probe.gpu), secret_variables(config))
         votes = Store(store_url(config.arena.database, config.state_dir))
         engines = _engine_maker(probe, run_dir, launcher)
-        daemon = build(config, probe, store, votes, engines, launcher, notifier=notifier)
+        wide = not is_loopback(address)
+        daemon = build(
+            config, probe, store, votes, engines, launcher, notifier=notifier, may_be_open=may_be_open, any_host=wide
+        )
         _announce(config, probe, listener)
         # Uvicorn raises the signal that ended it once more at its end, for handlers that were there before its own:
         # the default ones would end the process before what is below.
@@ -97,19 +110,29 @@ def serve(config: Config, notifier: Notifier | None = None) -> int:
 
 def server(config: Config, daemon: Daemon) -> Server:
     """The HTTP server of a daemon."""
-    settings = uvicorn.Config(
-        daemon.app,
+    settings = http_settings(daemon.app, config.server, most_connections(raise_file_limit()))
+    return Server(settings, daemon.pool, daemon.notifier)
+
+
+def http_settings(app: FastAPI, config: ServerConfig, most: int | None) -> uvicorn.Config:
+    """Uvicorn's settings. So many clients at `most` may be connected."""
+    return uvicorn.Config(
+        app,
         loop="uvloop",
-        http="httptools",
+        http=HttpProtocol,
+        ws="none",
+        limit_concurrency=most,
         log_config=None,
         access_log=False,
         server_header=False,
         # Uvicorn's 5 s are just what OpenAI's client (httpx) keeps an idle connection for, and less than nginx's 60:
         # a request sent as the connection closes fails, though the daemon is well.
         timeout_keep_alive=75,
-        timeout_graceful_shutdown=math.ceil(config.server.shutdown_grace_s),
+        timeout_graceful_shutdown=math.ceil(config.shutdown_grace_s),
+        # Else uvicorn takes them from a variable of its environment.
+        proxy_headers=True,
+        forwarded_allow_ips=list(config.trusted_proxies),
     )
-    return Server(settings, daemon.pool, daemon.notifier)
 
 
 def _engine_maker(probe: MemoryProbe, run_dir: Path, launcher: Launcher) -> Callable[[str, Blueprint], Engine]:
@@ -117,6 +140,8 @@ def _engine_maker(probe: MemoryProbe, run_dir: Path, launcher: Launcher) -> Call
 
     def make(name: str, blueprint: Blueprint) -> Engine:
         pool, model = blueprint.config.pool, blueprint.config.models[name]
+        if model.remote:
+            return RemoteEngine(name, model, os.environ)
         return VllmEngine(
             name,
             launcher,
@@ -138,9 +163,17 @@ def _engine_environment(config: Config, *, gpu: bool) -> dict[str, str]:
     if not gpu:
         # Engines that each take all cores fight over them: shared out, 16 streams of a tiny model on two cores went
         # from 250 to over 1,300 tokens/s. OpenMP reads it once, when it is loaded: in the zygote.
-        together = min(config.pool.max_awake_models or len(config.models), len(config.models))
+        local = sum(not model.remote for model in config.models.values()) or 1
+        together = min(config.pool.max_awake_models or local, local)
         defaults["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // together))
     return {name: value for name, value in defaults.items() if name not in os.environ}
+
+
+def secret_variables(config: Config) -> frozenset[str]:
+    """The variables that hold keys: of no concern to engines, whose models' code may read them."""
+    keys = (key.key_env for key in config.access.keys.values())
+    remotes = (model.api_key_env for model in config.models.values())
+    return frozenset(name for name in (OPERATORS_VARIABLE, *keys, *remotes) if name is not None)
 
 
 class CannotListen(ArenaError):

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from arena_server.api.openai import INFERENCE_PATHS
-from arena_server.config import ArenaConfig, Config, ModelConfig, PoolConfig, ServerConfig, TracingConfig
+from arena_server.config import ArenaConfig, Config, PoolConfig, ServerConfig, TracingConfig
+from arena_server.config_model import ModelConfig
 from arena_server.pool.residency import diagram
 
 ROOT = Path(__file__).parent.parent

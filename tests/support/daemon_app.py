@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
+import os
 import tempfile
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,10 +18,12 @@ from arena_server.blueprint import Blueprint
 from arena_server.clock import Clock
 from arena_server.config import Config, load_config
 from arena_server.course import Listener
-from arena_server.engine.base import LoadFacts
+from arena_server.engine.base import Engine, LoadFacts
+from arena_server.engine.remote import RemoteEngine
 from arena_server.measurements import MeasurementStore
 from arena_server.pool.pool import Pool
 from arena_server.pool.views import ModelView
+from arena_server.store.database import Database
 from arena_server.store.store import Store
 from arena_server.store.url import sqlite_url
 from tests.support.fake_engine import FakeEngine
@@ -39,6 +43,7 @@ MODELS: Mapping[str, Mapping[str, Any]] = {
 
 
 ASLEEP_BYTES = 1 << 30
+REMOTE_CHECK_S = 0.05
 KV_CACHE_BYTES = 20 << 30
 WEIGHTS_BYTES = 10 << 30
 # Sleeping models' weights: beyond what any test's models need, whatever this machine has.
@@ -71,7 +76,9 @@ class Hands:
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """A daemon's parts over fake engines. `engines` are those made last, `made` all that ever were."""
+    """A daemon's parts over fake engines. `engines` are those made last, `made` all that ever were; remote models
+    have real ones, which are in neither.
+    """
 
     config: Config
     engines: dict[str, FakeEngine]
@@ -126,7 +133,22 @@ class FakeDaemon(Parts):
 
 def config_of(models: Mapping[str, Mapping[str, Any]], **sections: Any) -> Config:
     """A configuration; models sleep only where a test says so."""
-    return Config.model_validate({"models": {n: {"sleep_level": 0, **m} for n, m in models.items()}, **sections})
+    local = {"sleep_level": 0}
+    every = {n: m if "backend_url" in m else local | dict(m) for n, m in models.items()}
+    return Config.model_validate({"models": every, **sections})
+
+
+@functools.cache
+def _new_database() -> bytes:
+    """An empty one; to make it anew for every daemon that counts a request would take 0.1 s of each test."""
+    with tempfile.TemporaryDirectory(prefix="arena-") as directory:
+        path = Path(directory, "arena.sqlite")
+        database = Database(sqlite_url(path), 10.0)
+        database.open()
+        with database.transaction(write=False) as connection:
+            connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
+        database.close()
+        return path.read_bytes()
 
 
 @contextlib.contextmanager
@@ -138,6 +160,8 @@ def parts(
     memory: SimulatedMemory | None = None,
     file: Path | None = None,
     listeners: Sequence[Listener] = (),
+    may_be_open: bool = True,
+    any_host: bool = False,
     **sections: Any,
 ) -> Iterator[Parts]:
     """Pool and engines; `sections` are the rest of the configuration. The caller closes the pool.
@@ -152,7 +176,9 @@ def parts(
     # Short, as Unix sockets lie in it.
     with tempfile.TemporaryDirectory(prefix="arena-") as directory:
 
-        def make_engine(name: str, blueprint: Blueprint) -> FakeEngine:
+        def make_engine(name: str, blueprint: Blueprint) -> Engine:
+            if (model := blueprint.config.models[name]).remote:
+                return RemoteEngine(name, model, os.environ, check_every_s=REMOTE_CHECK_S)
             engine = FakeEngine(name, Path(directory, str(next(numbers))), memory, devices=blueprint.homes[name])
             if memory is not None:
                 # All that it may have, as vLLM's have.
@@ -163,8 +189,21 @@ def parts(
             made.append(engine)
             return engine
 
-        votes = Store(config.arena.database or sqlite_url(Path(directory, "arena.sqlite")))
-        daemon = build(config, probe, store or MeasurementStore(None), votes, make_engine, None, clock, listeners)
+        database = Path(directory, "arena.sqlite")
+        database.write_bytes(_new_database())
+        votes = Store(config.arena.database or sqlite_url(database))
+        daemon = build(
+            config,
+            probe,
+            store or MeasurementStore(None),
+            votes,
+            make_engine,
+            None,
+            clock,
+            listeners,
+            may_be_open=may_be_open,
+            any_host=any_host,
+        )
         yield Parts(config, engines, made, probe, votes, daemon)
     for engine in made:
         assert not engine.faults
@@ -187,7 +226,7 @@ async def running_pool(
 async def running_daemon(models: Mapping[str, Mapping[str, Any]] = MODELS, **rest: Any) -> AsyncIterator[FakeDaemon]:
     """A daemon of fake engines on a real port."""
     with parts(models, **rest) as joined:
-        async with serving(joined.daemon.app, joined.pool) as port:
+        async with serving(joined.daemon.app, joined.pool, settings=joined.config.server) as port:
             daemon = FakeDaemon(
                 joined.config, joined.engines, joined.made, joined.probe, joined.votes, joined.daemon, port
             )

@@ -6,31 +6,29 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 
-import uvicorn
 from fastapi import FastAPI
 
+from arena_server.config import ServerConfig
 from arena_server.pool.pool import Pool
-from arena_server.serve import Server
+from arena_server.serve import Server, http_settings
 
 
 @contextlib.asynccontextmanager
-async def serving(app: FastAPI, pool: Pool, grace_s: int = 5) -> AsyncIterator[int]:
+async def serving(
+    app: FastAPI,
+    pool: Pool,
+    grace_s: int = 5,
+    most_connections: int | None = None,
+    settings: ServerConfig | None = None,
+) -> AsyncIterator[int]:
     """Serve `app` as `arena_server.serve` does, on a free port, which this yields.
 
     Uvicorn's own steps are taken here one by one: its main loop would wait up to 0.1 s for each end, and would
     take over the test run's signals.
     """
-    config = uvicorn.Config(
-        app,
-        host="127.0.0.1",
-        port=0,
-        loop="uvloop",
-        http="httptools",
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        timeout_graceful_shutdown=grace_s,
-    )
+    config = http_settings(app, settings or ServerConfig(), most_connections)
+    config.port = 0
+    config.timeout_graceful_shutdown = grace_s
     config.load()
     server = Server(config, pool)
     server.lifespan = config.lifespan_class(config)
