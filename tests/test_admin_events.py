@@ -21,7 +21,7 @@ from tests.support.daemon_app import FakeDaemon, running_daemon
 from tests.support.gate import turns, until
 from tests.support.leases import ask, use, waits
 from tests.support.logs import logged
-from tests.support.raw_client import Cut, RawClient, connected
+from tests.support.raw_client import Cut, RawClient, connected, once
 
 KINDS: dict[str, type[Transition] | type[Decision] | type[QueueChange]] = {
     "transition": Transition,
@@ -74,9 +74,12 @@ class Watcher:
 
 
 @contextlib.asynccontextmanager
-async def watching(daemon: FakeDaemon, receive_buffer: int | None = None) -> AsyncIterator[Watcher]:
+async def watching(
+    daemon: FakeDaemon, receive_buffer: int | None = None, token: str | None = None
+) -> AsyncIterator[Watcher]:
     async with connected(daemon.port, receive_buffer) as client:
-        client.request("GET", "/admin/events")
+        shown = [] if token is None else [("Authorization", f"Bearer {token}")]
+        client.request("GET", "/admin/events", headers=shown)
         status, headers = await client.head()
         assert status == 200
         assert dict(headers)["content-type"].startswith("text/event-stream")
@@ -255,3 +258,26 @@ async def test_what_goes_on_until_the_end_is_told_to_the_end(daemon: FakeDaemon)
         found = await watcher.all()
         assert brief(found)[-2:] == [("refuse", None), ("queue",)]
         assert await asyncio.wait([waiting])
+
+
+async def test_who_watches_is_sent_away_when_the_key_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(admin, "LOOK_AT_KEY_EVERY_S", 0.01)
+
+    async def asked(daemon: FakeDaemon, method: str, path: str, body: Any, token: str | None) -> dict[str, Any]:
+        headers = [] if token is None else [("Authorization", f"Bearer {token}")]
+        answer = await once(daemon.port, method, path, json.dumps(body).encode() if body else b"", headers)
+        assert answer.status in (200, 201)
+        told: dict[str, Any] = answer.json()
+        return told
+
+    async with running_daemon() as daemon:
+        # The first key: who had none is sent away.
+        async with watching(daemon) as watcher:
+            boss = await asked(daemon, "POST", "/admin/keys", {"name": "boss", "scopes": ["admin"]}, None)
+            assert await watcher.next() is None
+        other = await asked(daemon, "POST", "/admin/keys", {"name": "other", "scopes": ["admin"]}, boss["key"])
+        async with watching(daemon, token=boss["key"]) as kept, watching(daemon, token=other["key"]) as watcher:
+            await asked(daemon, "DELETE", f"/admin/keys/{other['id']}", None, boss["key"])
+            assert await watcher.next() is None
+            await use(daemon, "alpha")
+            await kept.until_awake("alpha")
