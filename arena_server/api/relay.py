@@ -106,7 +106,8 @@ class RelayedResponse(Response):
                     return await self._ask(model, answer, notices)
                 except NOT_SERVED as e:
                     first = first or e
-                    logger.warning("%s does not answer: %s", model, e)
+                    if model != self._models[-1]:
+                        logger.warning("%s does not answer, and the next is asked in its place: %s", model, e)
             assert first is not None
             self._course.is_served_by(self._models[0])
             raise first
