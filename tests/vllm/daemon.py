@@ -147,14 +147,14 @@ class Daemon:
         (mine,) = self.run_dir.iterdir()
         return mine / str(number) / "http.sock"
 
-    def wait_until(self, condition: Callable[[], bool], what: str, limit_s: float = 60) -> None:
+    def wait_until(self, condition: Callable[[], bool], what: str, limit_s: float = 120) -> None:
         """Poll until the condition holds."""
         deadline = time.monotonic() + limit_s
         while not condition():
             assert time.monotonic() < deadline, f"waited {limit_s} s for {what}\n{self.tail()}"
             time.sleep(0.02)
 
-    async def until(self, condition: Callable[[], bool], what: str, limit_s: float = 60) -> None:
+    async def until(self, condition: Callable[[], bool], what: str, limit_s: float = 120) -> None:
         """As `wait_until`, letting the test's own tasks run."""
         await asyncio.to_thread(self.wait_until, condition, what, limit_s)
 

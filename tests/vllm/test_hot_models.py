@@ -16,11 +16,8 @@ from arena_server.demo.models import DemoModel
 from tests.vllm.daemon import ENDLESS, Daemon, model_config
 from tests.vllm.test_serving import LLAMA, MISTRAL, Stream, greedy
 
-pytestmark = pytest.mark.alone
-
 STREAMS = 4
-# On a busy machine a process may get no processor for longer than any operation here takes. What an operation does to
-# the streams, it does each time.
+# On a busy machine a process may get no processor for longer than any operation here takes.
 ROUNDS = 7
 MOST_STALL_S = 0.1
 WINDOW_S = 0.5
@@ -104,12 +101,12 @@ async def test_no_stream_stalls_while_models_come_change_and_go(
     with capsys.disabled():
         print()
         for what, found in gaps.items():
-            median, most = statistics.median(found) * 1000, max(found) * 1000
-            print(f"  {what:20} longest gap between tokens: median {median:5.1f} ms, most {most:5.1f} ms")
+            least, median, most = min(found) * 1000, statistics.median(found) * 1000, max(found) * 1000
+            print(f"  {what:20} longest gap between tokens: {least:5.1f} to {most:5.1f} ms, median {median:5.1f} ms")
         print(f"  {'load':20} longest gap between tokens: {loading * 1000:.1f} ms (it shares the processors)")
-    usual_s = statistics.median(gaps["nothing"])
+    # The least of the rounds: what an operation does to the streams it does in each; a busy machine only adds to it.
     for what in ("add", "change", "remove"):
-        assert statistics.median(gaps[what]) - usual_s < MOST_STALL_S, what
+        assert min(gaps[what]) - min(gaps["nothing"]) < MOST_STALL_S, what
     assert not any(stream.errors or stream.task.done() for stream in streams)
     for stream in streams:
         stream.task.cancel()

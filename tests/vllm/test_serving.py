@@ -200,7 +200,7 @@ async def test_a_missing_model_folder_says_so_and_leaves_the_pool_as_it_was(
             status, answer = await post(session, "/v1/completions", model="empty", prompt="x")
             assert status == 503
             assert str(empty) in answer["error"]["message"], answer
-            assert other.model("empty")["error"] == answer["error"]["message"]
+            assert other.known("empty")["error"] == answer["error"]["message"]
         # Who waits hears of a failure at once, before the engine's processes are gone.
         await other.until(lambda: all(m["residency"] == "cold" for m in other.health()["models"].values()), "all cold")
         assert other.health()["devices"][0]["reserved_bytes"] == 0
