@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
 
+from arena_server.access.key_card import CONFIG_PREFIX
 from arena_server.errors import BadRequest
 from arena_server.store.usage_record import ANONYMOUS, By, Span, Sum, Used
 from arena_server.usage.ledger import Ledger
@@ -14,7 +15,6 @@ from arena_server.usage.meter import UsageMeter
 from arena_server.usage.price import cost_text
 
 PARAMETERS = ("by", "since", "until", "key", "model")
-OF_CONFIGURATION = "config:"  # how the ids of the configuration's keys begin
 
 
 def usage_router(meter: UsageMeter, ledger: Ledger) -> APIRouter:
@@ -53,8 +53,8 @@ def _name(by: By, found: Sum) -> dict[str, str | None]:
     """What a key is called: one in the store as it was made, others as the configuration has them."""
     if by is not By.KEY:
         return {}
-    if found.of.startswith(OF_CONFIGURATION):
-        return {"name": found.of.removeprefix(OF_CONFIGURATION)}
+    if found.of.startswith(CONFIG_PREFIX):
+        return {"name": found.of.removeprefix(CONFIG_PREFIX)}
     return {"name": "(without a key)" if found.of == ANONYMOUS else found.name}
 
 
