@@ -6,11 +6,13 @@ One program for both sides, so that what it costs itself is the same; only the s
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import cast
 
 import httptools
@@ -28,19 +30,34 @@ PROMPT = "Two keepers share a lighthouse. Write what each of them says about the
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where answers come from: a Unix socket, or a TCP port on this machine."""
+    """Where answers come from: a Unix socket, or a TCP port on this machine; and what is asked for there."""
 
     name: str
     address: str | int
+    model: str = MODEL
+    key: str = "none"
+    token_mark: bytes = TOKEN_MARK  # in the piece of a stream that brings a token exactly once, and in no other
 
-    async def connect(self, counter: Counter) -> Connection:
+    async def connect(self, counter: Counter | None = None) -> Connection:
         """A new connection, whose tokens `counter` counts."""
         loop = asyncio.get_running_loop()
+        made = partial(Connection, counter or Counter(), self.token_mark)
         if isinstance(self.address, str):
-            _, connection = await loop.create_unix_connection(lambda: Connection(counter), self.address)
+            _, connection = await loop.create_unix_connection(made, self.address)
         else:
-            _, connection = await loop.create_connection(lambda: Connection(counter), "127.0.0.1", self.address)
+            _, connection = await loop.create_connection(made, "127.0.0.1", self.address)
         return connection
+
+    def chat_request(self, tokens: int) -> bytes:
+        """A request for a streamed chat answer of so many tokens, as a client library sends it."""
+        message = {"role": "user", "content": PROMPT}
+        asked = {"model": self.model, "messages": [message], "stream": True, "max_tokens": tokens, "ignore_eos": True}
+        body = json.dumps(asked).encode()
+        return (
+            b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nAccept: application/json\r\n"
+            b"Accept-Encoding: gzip, deflate\r\nUser-Agent: arena-server-bench\r\nAuthorization: Bearer %b\r\n"
+            b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n%b" % (self.key.encode(), len(body), body)
+        )
 
 
 @dataclass(slots=True)
@@ -50,36 +67,61 @@ class Counter:
     tokens: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A whole answer: when it was asked for, and when tokens came (seconds of time.perf_counter)."""
+
+    asked: float
+    times: Sequence[float]  # one for each read that brought tokens
+    tokens: int
+
+    @property
+    def first_s(self) -> float:
+        """Seconds to the first token."""
+        return self.times[0] - self.asked
+
+    @property
+    def per_token_s(self) -> float:
+        """Mean seconds between two tokens (`vllm bench serve` calls it TPOT); 0 for an answer of one."""
+        return (self.times[-1] - self.times[0]) / max(1, self.tokens - 1)
+
+    @property
+    def longest_gap_s(self) -> float:
+        """The longest time between two reads that brought tokens; 0 for one read."""
+        return max((b - a for a, b in itertools.pairwise(self.times)), default=0.0)
+
+
 class Connection(asyncio.Protocol):
     """One HTTP/1.1 connection: an answer at a time (httptools calls the `on_` methods)."""
 
-    def __init__(self, counter: Counter) -> None:
+    def __init__(self, counter: Counter, token_mark: bytes = TOKEN_MARK) -> None:
         self._counter = counter
+        self._mark = token_mark
         self._answered: asyncio.Future[None] | None = None
         self._tail = b""
         self._tokens = 0
-        self._first = 0.0
+        self.times: list[float] = []  # when tokens of the answer in hand came
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """See asyncio.Protocol."""
         self._transport = cast(asyncio.Transport, transport)
 
-    async def ask(self, request: bytes, tokens: int) -> float:
-        """Take one whole answer; returns the seconds to its first chunk. Raises BenchError if it is not whole."""
+    async def ask(self, request: bytes, tokens: int) -> Answer:
+        """Take one whole answer of so many tokens. Raises BenchError if it is not whole."""
         if self._transport.is_closing():
             raise BenchError("the connection was closed between two answers")
         self._answered = asyncio.get_running_loop().create_future()
         self._parser = httptools.HttpResponseParser(self)
         self._tail = b""
         self._tokens = 0
-        self._first = 0.0
-        began = time.perf_counter()
+        self.times = []
+        asked = time.perf_counter()
         self._transport.write(request)
         async with asyncio.timeout(ANSWER_LIMIT_S):
             await self._answered
         if self._parser.get_status_code() != 200 or self._tokens != tokens:
             raise BenchError(f"got status {self._parser.get_status_code()} and {self._tokens} of {tokens} tokens")
-        return self._first - began
+        return Answer(asked, self.times, self._tokens)
 
     def close(self) -> None:
         """End the connection."""
@@ -96,12 +138,14 @@ class Connection(asyncio.Protocol):
 
     def on_body(self, body: bytes) -> None:
         """A piece of the answer, rid of HTTP's framing."""
-        if not self._first:
-            self._first = time.perf_counter()
-        came = (self._tail + body).count(TOKEN_MARK)
-        self._tail = body[1 - len(TOKEN_MARK) :]
-        self._tokens += came
-        self._counter.tokens += came
+        joined = self._tail + body
+        came = joined.count(self._mark)
+        # Shorter than a mark, so that none is counted twice.
+        self._tail = joined[1 - len(self._mark) :]
+        if came:
+            self.times.append(time.perf_counter())
+            self._tokens += came
+            self._counter.tokens += came
 
     def on_message_complete(self) -> None:
         """The answer is whole."""
@@ -109,23 +153,12 @@ class Connection(asyncio.Protocol):
             self._answered.set_result(None)
 
 
-def chat_request(tokens: int) -> bytes:
-    """A streaming chat request as a client library sends it."""
-    message = {"role": "user", "content": PROMPT}
-    body = json.dumps({"model": MODEL, "messages": [message], "stream": True, "max_tokens": tokens}).encode()
-    return (
-        b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nAccept: application/json\r\n"
-        b"Accept-Encoding: gzip, deflate\r\nUser-Agent: arena-server-bench\r\nAuthorization: Bearer none\r\n"
-        b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
-    )
-
-
 async def first_token_times(target: Target, requests: int, tokens: int) -> list[float]:
-    """One client, one request after another: seconds to the first chunk of each."""
-    connection = await target.connect(Counter())
-    request = chat_request(tokens)
+    """One client, one request after another: seconds to the first token of each."""
+    connection = await target.connect()
+    request = target.chat_request(tokens)
     await connection.ask(request, tokens)  # the connection's first one is not counted
-    times = [await connection.ask(request, tokens) for _ in range(requests)]
+    times = [(await connection.ask(request, tokens)).first_s for _ in range(requests)]
     connection.close()
     return times
 
@@ -137,12 +170,17 @@ class Load:
     tokens: int = 0
     seconds: float = 0.0
     cpu_s: float = 0.0
-    first_token_s: list[float] = field(default_factory=list)
+    answers: list[Answer] = field(default_factory=list)
 
     @property
     def tokens_per_s(self) -> float:
         """All streams together."""
         return self.tokens / self.seconds
+
+    @property
+    def first_token_s(self) -> list[float]:
+        """Seconds to the first token of each answer that was asked for in that time."""
+        return [answer.first_s for answer in self.answers]
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +203,7 @@ async def many_streams(target: Target, demand: Demand, cpu_s: Callable[[], float
     """
     counter, load = Counter(), Load()
     measuring = ended = False
-    request = chat_request(demand.tokens)
+    request = target.chat_request(demand.tokens)
     rng = random.Random(demand.streams)
 
     async def client(delay_s: float) -> None:
@@ -174,9 +212,9 @@ async def many_streams(target: Target, demand: Demand, cpu_s: Callable[[], float
         while not ended:
             await asyncio.sleep(rng.uniform(0, MOST_PAUSE_S))
             counts = measuring
-            first_s = await connection.ask(request, demand.tokens)
+            answer = await connection.ask(request, demand.tokens)
             if counts:
-                load.first_token_s.append(first_s)
+                load.answers.append(answer)
         connection.close()
 
     try:

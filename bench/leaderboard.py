@@ -31,45 +31,32 @@ from arena_server.store import schema
 from arena_server.store.records import BattleRecord, ModelRecord, Vote
 from arena_server.store.rows import battle_row
 from arena_server.store.store import Store
-from bench.client import Connection, Counter, chat_request
-from bench.processes import BenchError, run, running, until_healthy
+from bench.client import Connection, Target
+from bench.processes import BenchError, run
 from bench.report import Report, machine, percentile, spread, step
+from bench.sides import arena, stand_in
 
-APPLICATION = ("-m", "bench.relay_app")
 MOST_S = 2.0
 MOST_ADDED_MS = 100.0
-START_LIMIT_S = 30.0
 REQUEST_LIMIT_S = 50.0
 SETTLE_S = 0.5
 QUIET_S = 1.5  # looked at without a leaderboard
 
 
-class TimedConnection(Connection):
-    """Also notes when tokens come."""
-
-    def __init__(self, counter: Counter) -> None:
-        super().__init__(counter)
-        self.times: list[float] = []
-
-    def on_body(self, body: bytes) -> None:
-        """See `Connection`."""
-        super().on_body(body)
-        self.times.append(time.perf_counter())
-
-    def gaps_ms(self, began: float, ended: float) -> list[float]:
-        """Between tokens of which the later came in that time, or would have."""
-        before = [t for t in self.times if t < began]
-        inside = [t for t in self.times if began <= t]
-        kept = list(itertools.takewhile(lambda t: t <= ended, inside))
-        after = inside[len(kept) : len(kept) + 1]
-        return [(b - a) * 1000 for a, b in itertools.pairwise([*before[-1:], *kept, *after])]
+def gaps_ms(times: Sequence[float], began: float, ended: float) -> list[float]:
+    """Between tokens that came at `times`, of which the later came between those two moments, or would have."""
+    before = [t for t in times if t < began]
+    inside = [t for t in times if began <= t]
+    kept = list(itertools.takewhile(lambda t: t <= ended, inside))
+    after = inside[len(kept) : len(kept) + 1]
+    return [(b - a) * 1000 for a, b in itertools.pairwise([*before[-1:], *kept, *after])]
 
 
 @dataclass(frozen=True, slots=True)
 class Daemon:
-    """The daemon's port, and its votes: the store and how to make one more."""
+    """The daemon, and its votes: the store and how to make one more."""
 
-    port: int
+    target: Target
     store: Store
     more: itertools.count[int]
 
@@ -101,25 +88,17 @@ def fill(url: str, votes: int, models: Sequence[str]) -> None:
 async def daemon(args: argparse.Namespace, models: Sequence[str]) -> AsyncIterator[Daemon]:
     """The stand-in and the daemon in front of it, with its votes; ended at the end."""
     with tempfile.TemporaryDirectory(prefix="arena-bench-") as directory:
-        socket, url = str(Path(directory, "engine.sock")), f"sqlite:///{directory}/arena.db"
+        url = f"sqlite:///{directory}/arena.db"
         store = Store(url)
         try:
             await store.open()
             async with step(f"keeping {args.votes:,} votes"):
                 await asyncio.to_thread(fill, url, args.votes, models)
             async with (
-                running("-m", "bench.stand_in", "--uds", socket, "--pace", str(args.pace)) as engine,
-                running(*APPLICATION, "--engine", socket, "--votes", url, stdout=asyncio.subprocess.PIPE) as served,
+                stand_in(Path(directory), pace=args.pace) as engine,
+                arena(engine, "--votes", url) as served,
             ):
-                assert served.stdout is not None
-                line = await asyncio.wait_for(served.stdout.readline(), START_LIMIT_S)
-                if not line.strip().isdigit():
-                    raise BenchError("the daemon did not start")
-                async with aiohttp.ClientSession("http://x", connector=aiohttp.UnixConnector(socket)) as client:
-                    await until_healthy(client, engine, START_LIMIT_S)
-                async with aiohttp.ClientSession(f"http://127.0.0.1:{int(line)}") as client:
-                    await until_healthy(client, served, START_LIMIT_S)
-                yield Daemon(int(line), store, itertools.count(args.votes))
+                yield Daemon(served.target, store, itertools.count(args.votes))
         finally:
             await store.close()
 
@@ -130,7 +109,7 @@ async def leaderboard_s(to: Daemon, models: Sequence[str]) -> float:
     battle, vote = a_battle(number, models, random.Random(number))
     await to.store.vote(battle, vote, battle.created_at)
     timeout = aiohttp.ClientTimeout(REQUEST_LIMIT_S)
-    async with aiohttp.ClientSession(f"http://127.0.0.1:{to.port}", timeout=timeout) as client:
+    async with aiohttp.ClientSession(f"http://127.0.0.1:{to.target.address}", timeout=timeout) as client:
         began = time.perf_counter()
         async with client.get("/v1/arena/leaderboard") as response:
             found = await response.json()
@@ -151,18 +130,15 @@ async def block(to: Daemon, args: argparse.Namespace, models: Sequence[str] | No
             await leaderboard_s(to, models)
         ended = time.perf_counter()
         await asyncio.sleep(SETTLE_S)  # a gap that has begun ends
-    return [gap for connection in connections for gap in connection.gaps_ms(began, ended)], ended - began
+    return [gap for connection in connections for gap in gaps_ms(connection.times, began, ended)], ended - began
 
 
 @contextlib.asynccontextmanager
-async def streams(to: Daemon, count: int, tokens: int) -> AsyncIterator[list[TimedConnection]]:
+async def streams(to: Daemon, count: int, tokens: int) -> AsyncIterator[list[Connection]]:
     """So many streams, left at the end. Raises BenchError if one ended before."""
-    loop = asyncio.get_running_loop()
-    connections = []
-    for _ in range(count):
-        _, connection = await loop.create_connection(lambda: TimedConnection(Counter()), "127.0.0.1", to.port)
-        connections.append(connection)
-    askers = [asyncio.create_task(connection.ask(chat_request(tokens), tokens)) for connection in connections]
+    connections = [await to.target.connect() for _ in range(count)]
+    request = to.target.chat_request(tokens)
+    askers = [asyncio.create_task(connection.ask(request, tokens)) for connection in connections]
     try:
         yield connections
         if any(asker.done() for asker in askers):

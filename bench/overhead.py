@@ -10,26 +10,22 @@ TCP port. The stand-in and the clients (this process) are the same on both sides
 from __future__ import annotations
 
 import argparse
-import asyncio
 import contextlib
 import math
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import aiohttp
-import psutil
-
 from bench.client import Demand, Load, Target, first_token_times, many_streams
-from bench.processes import BenchError, run, running, until_healthy
+from bench.processes import run
 from bench.report import Report, machine, percentile, spread, step
+from bench.sides import arena, stand_in
 
 MOST_ADDED_MS = 1.5
 LEAST_RATIO = 0.95
-START_LIMIT_S = 30.0
 BLOCK_REQUESTS = 20
 BLOCK_S = 5.0
 # Tokens of an answer at one client. Two: the second comes with the engine's next step, and all rests meanwhile, as
@@ -39,40 +35,24 @@ PACED, BACK_TO_BACK = 2, 1
 
 @dataclass(slots=True)
 class Sides:
-    """The two ways to the engine, and the daemon's process."""
+    """The two ways to the engine."""
 
     direct: Target
     relay: Target
-    daemon: psutil.Process
-
-    def cpu_s(self) -> float:
-        """CPU seconds the daemon has used so far."""
-        times = self.daemon.cpu_times()
-        return float(times.user + times.system)
+    cpu_s: Callable[[], float]  # that the daemon has used so far
 
 
 @contextlib.asynccontextmanager
 async def both_sides(args: argparse.Namespace) -> AsyncIterator[Sides]:
     """The stand-in and the daemon in front of it, up and warm; ended at the end."""
     with tempfile.TemporaryDirectory(prefix="arena-bench-") as directory:
-        socket = str(Path(directory, "engine.sock"))
-        pace = ("--pace", str(args.pace), "--first-token-ms", str(args.first_token_ms))
         async with (
-            running("-m", "bench.stand_in", "--uds", socket, *pace) as engine,
-            running("-m", "bench.relay_app", "--engine", socket, stdout=asyncio.subprocess.PIPE) as daemon,
+            stand_in(Path(directory), pace=args.pace, first_token_ms=args.first_token_ms) as engine,
+            arena(engine) as daemon,
         ):
-            assert daemon.stdout is not None
-            line = await asyncio.wait_for(daemon.stdout.readline(), START_LIMIT_S)
-            if not line.strip().isdigit():
-                raise BenchError("the daemon did not start")
-            sides = Sides(Target("direct", socket), Target("relay", int(line)), psutil.Process(daemon.pid))
-            async with aiohttp.ClientSession("http://x", connector=aiohttp.UnixConnector(socket)) as client:
-                await until_healthy(client, engine, START_LIMIT_S)
-            async with aiohttp.ClientSession(f"http://127.0.0.1:{int(line)}") as client:
-                await until_healthy(client, daemon, START_LIMIT_S)
-            for side in (sides.direct, sides.relay):
-                await first_token_times(side, BLOCK_REQUESTS, BACK_TO_BACK)
-            yield sides
+            for side in (engine, daemon):
+                await first_token_times(side.target, BLOCK_REQUESTS, BACK_TO_BACK)
+            yield Sides(engine.target, daemon.target, daemon.cpu_s)
 
 
 async def one_client(sides: Sides, requests: int, tokens: int) -> dict[str, Any]:

@@ -96,7 +96,8 @@ class Report:
         print(f"Goal: {self.goal}: {'met' if self.met else 'NOT MET'}")
         if as_json:
             fields = {"bench": self.bench, "figures": self.figures, "goal": self.goal, "met": self.met}
-            print(json.dumps({**fields, "machine": self.host, "versions": installed}, default=asdict))
+            about = {"machine": self.host, "versions": installed, "lines": self.lines}
+            print(json.dumps({**fields, **about}, default=asdict))
         sys.stdout.flush()
 
 

@@ -30,7 +30,7 @@ async def test_overhead_ends_with_its_figures_as_json() -> None:
     assert "stand-in" in text
 
     last = json.loads(text.splitlines()[-1])
-    assert set(last) == {"bench", "figures", "goal", "met", "machine", "versions"}
+    assert set(last) == {"bench", "figures", "goal", "met", "machine", "versions", "lines"}
     assert last["bench"] == "overhead"
     assert isinstance(last["goal"], str)
     assert isinstance(last["met"], bool)

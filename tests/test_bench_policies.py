@@ -126,7 +126,7 @@ def test_quick_ends_with_its_figures_as_json() -> None:
     command = (sys.executable, "-m", "bench.policies", "--quick", "--json")
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=True)
     last = json.loads(done.stdout.splitlines()[-1])
-    assert set(last) == {"bench", "figures", "goal", "met", "machine", "versions"}
+    assert set(last) == {"bench", "figures", "goal", "met", "machine", "versions", "lines"}
     assert last["bench"] == "policies"
     assert last["met"] is (last["figures"]["missed"] == [])
     tables = last["figures"]["workloads"]

@@ -22,7 +22,7 @@ async def test_it_ends_with_its_figures_as_json() -> None:
         output, progress = await process.communicate()
     assert process.returncode == 0, progress.decode()
     last = json.loads(output.decode().splitlines()[-1])
-    assert set(last) == {"bench", "figures", "goal", "met", "machine", "versions"}
+    assert set(last) == {"bench", "figures", "goal", "met", "machine", "versions", "lines"}
     assert last["bench"] == "leaderboard"
     figures = last["figures"]
     assert (figures["votes"], figures["models"], figures["streams"]) == (40, 3, 2)

@@ -1,0 +1,63 @@
+"""What a benchmark compares: servers in processes of their own, each with where to ask it and what it costs."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import aiohttp
+import psutil
+
+from bench.client import Target
+from bench.processes import BenchError, running, until_healthy
+
+START_LIMIT_S = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """A server that answers at `target`, and its process."""
+
+    target: Target
+    process: psutil.Process
+
+    def cpu_s(self) -> float:
+        """CPU seconds that the process and its children have used so far."""
+        total = 0.0
+        for process in (self.process, *self.process.children(recursive=True)):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                times = process.cpu_times()
+                total += times.user + times.system
+        return float(total)
+
+    def resident_bytes(self) -> int:
+        """What the process holds in RAM, without its children."""
+        return int(self.process.memory_info().rss)
+
+
+@contextlib.asynccontextmanager
+async def stand_in(directory: Path, *, pace: float = 100.0, first_token_ms: float = 0.0) -> AsyncIterator[Side]:
+    """The stand-in engine on a socket in `directory`, up; `pace` in tokens per second of each stream."""
+    socket = str(directory / "engine.sock")
+    options = ("--pace", str(pace), "--first-token-ms", str(first_token_ms))
+    async with running("-m", "bench.stand_in", "--uds", socket, *options) as process:
+        async with aiohttp.ClientSession("http://x", connector=aiohttp.UnixConnector(socket)) as client:
+            await until_healthy(client, process, START_LIMIT_S)
+        yield Side(Target("direct", socket), psutil.Process(process.pid))
+
+
+@contextlib.asynccontextmanager
+async def arena(engine: Side, *options: str, env: Mapping[str, str] | None = None) -> AsyncIterator[Side]:
+    """The daemon in front of `engine`, up, on a TCP port; `options` are those of bench/relay_app.py."""
+    command = ("-m", "bench.relay_app", "--engine", str(engine.target.address), *options)
+    async with running(*command, env=env, stdout=asyncio.subprocess.PIPE) as process:
+        assert process.stdout is not None
+        line = await asyncio.wait_for(process.stdout.readline(), START_LIMIT_S)
+        if not line.strip().isdigit():
+            raise BenchError("the daemon did not start")
+        async with aiohttp.ClientSession(f"http://127.0.0.1:{int(line)}") as client:
+            await until_healthy(client, process, START_LIMIT_S)
+        yield Side(Target("arena-server", int(line)), psutil.Process(process.pid))
