@@ -25,10 +25,11 @@ from arena_server.api.answer_cache import AnswerCache
 from arena_server.api.arena import arena_router
 from arena_server.api.door import Door
 from arena_server.api.health import health_router
+from arena_server.api.inference import INFERENCE_PATHS, Inference, InferenceFirst
 from arena_server.api.keys import keys_router
 from arena_server.api.metrics import metrics_router
 from arena_server.api.names import Catalogue
-from arena_server.api.openai import INFERENCE_PATHS, openai_router
+from arena_server.api.openai import openai_router
 from arena_server.api.page import page_router
 from arena_server.api.registry import registry_router
 from arena_server.api.request_id import Application
@@ -168,15 +169,23 @@ def build(
         lambda app: door.before(uploads.before(app)), lifespan=life, docs_url=None, redoc_url=None, **about
     )
     api_errors.install(app)
-    app.include_router(health_router(pool, probe, catalogue, clock))
-    app.include_router(openai_router(pool, catalogue, config.pool.wait_notice_s, courses, cache))
-    app.include_router(admin_router(pool, probe, catalogue, clock, reload, keyring.admits))
-    app.include_router(keys_router(issuer, keyring))
-    app.include_router(registry_router(registry, lambda name: _residency(pool, catalogue, name)))
-    app.include_router(usage_router(meter, ledger))
-    app.include_router(metrics_router(metrics, pool, catalogue))
-    app.include_router(page_router())
-    app.include_router(arena_router(pool, catalogue, battles, leaderboard.get, clock, config, courses))
+    notice_s = config.pool.wait_notice_s
+    inference = {path: Inference(pool, catalogue, notice_s, path, courses, cache) for path in INFERENCE_PATHS}
+    app.add_middleware(InferenceFirst, routes=inference)
+    routers = [
+        health_router(pool, probe, catalogue, clock),
+        openai_router(catalogue, inference),
+        admin_router(pool, probe, catalogue, clock, reload, keyring.admits),
+        keys_router(issuer, keyring),
+        registry_router(registry, lambda name: _residency(pool, catalogue, name)),
+        usage_router(meter, ledger),
+        metrics_router(metrics, pool, catalogue),
+        page_router(),
+        arena_router(pool, catalogue, battles, leaderboard.get, clock, config, courses),
+    ]
+    for router in routers:
+        # As they are: `include_router` makes each route anew, which takes FastAPI as long as the first time.
+        app.router.routes += router.routes
     return Daemon(pool, battles, app, reloader, notifier, limits)
 
 

@@ -69,6 +69,16 @@ class LimitsConfig(Section):
     concurrent_requests: int | None = Field(default=None, ge=1, description="Requests at the same time")
     tokens_per_day: int | None = Field(default=None, ge=1, description="Prompt and completion tokens a day (UTC)")
 
+    @property
+    def some(self) -> bool:
+        """Whether there is any. Asked for each request: comparing two of these takes 20 times as long."""
+        return (
+            self.requests_per_minute is not None
+            or self.tokens_per_minute is not None
+            or self.concurrent_requests is not None
+            or self.tokens_per_day is not None
+        )
+
 
 class KeyConfig(Section):
     """A key that is known from the start. The key itself is in `key_env`, or only its hash is here."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from arena_server.api.openai import INFERENCE_PATHS
+from arena_server.api.inference import INFERENCE_PATHS
 from arena_server.config import ArenaConfig, Config, PoolConfig, ServerConfig, TracingConfig
 from arena_server.config_model import ModelConfig
 from arena_server.pool.residency import diagram

@@ -12,7 +12,7 @@ from schemathesis.specs.openapi.definitions import OPENAPI_31_VALIDATOR
 from starlette.routing import BaseRoute, Route
 
 from arena_server.access.routes import Routes
-from arena_server.api.openai import EVENT_STREAM_PATHS, INFERENCE_PATHS
+from arena_server.api.inference import EVENT_STREAM_PATHS, INFERENCE_PATHS
 from arena_server.caller import Scope
 from tests.support.daemon_app import parts, running_daemon
 from tests.support.raw_client import once

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 import pytest
 import pytest_asyncio
 
-from arena_server.api.openai import INFERENCE_PATHS
+from arena_server.api.inference import INFERENCE_PATHS
 from tests.support.daemon_app import FakeDaemon, running_daemon
 from tests.support.gate import until
 from tests.support.leases import use

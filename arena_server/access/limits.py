@@ -9,7 +9,7 @@ from typing import Self
 
 from cachetools import LRUCache
 
-from arena_server.access.account import NO_LIMITS, Account, ratelimit_headers
+from arena_server.access.account import Account, ratelimit_headers
 from arena_server.access.refusals import Headers, OverLimit
 from arena_server.caller import Caller
 from arena_server.clock import Clock
@@ -77,7 +77,7 @@ class Limits:
 
     @property
     def _limits_addresses(self) -> bool:
-        return self._access.address_limits != NO_LIMITS
+        return self._access.address_limits.some
 
     def _accounts(self, caller: Caller) -> list[Account]:
         """The key's, and last the address's, as far as there are limits for them."""
@@ -108,7 +108,7 @@ class Ticket:
         self._accounts = accounts
         self._clock = clock
         self._left = left
-        self.limited = any(account.limits != NO_LIMITS for account in accounts)
+        self.limited = any(account.limits.some for account in accounts)
 
     def __enter__(self) -> Self:
         """See the class."""

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from starlette.types import Send
 
 from arena_server.api.errors import error_event
+from arena_server.api.http_exchange import HttpExchange
 from arena_server.api.token_counter import TokenCounter
 from arena_server.engine.failures import refused
 from arena_server.errors import ArenaError, EngineRefused
@@ -50,9 +51,13 @@ def end_to_end(headers: Iterable[Header], left_out: frozenset[bytes]) -> list[He
 class Answer:
     """One answer on its way to a client."""
 
-    def __init__(self, send: Send, route: str, counter: TokenCounter) -> None:
-        """`route` decides in which dialect an error is told within a stream; `counter` sees all that goes by."""
+    def __init__(self, send: Send, route: str, counter: TokenCounter, exchange: HttpExchange | None = None) -> None:
+        """`route` decides in which dialect an error is told within a stream; `counter` sees all that goes by.
+
+        Pieces of the body may leave by `exchange`, past `send`; not where somebody beside the client has to see them.
+        """
         self._send = send
+        self._exchange = exchange
         self._route = route
         self.counter = counter
         self.outcome: Outcome = (500, None)  # as the client sees it, so far
@@ -89,28 +94,20 @@ class Answer:
         await self._send({"type": "http.response.start", "status": status, "headers": kept})
 
     async def add(self, chunk: bytes) -> None:
-        """Send on what has come.
-
-        In a stream of events the beginning of a line waits for the rest of it (the engine writes whole lines, so this
-        is rare): if the engine dies there, half a line and then an error event would be neither to the client.
-        """
+        """Send on what has come."""
         if self._refusal is not None:
             self._refusal += chunk[: LONGEST_REFUSAL_BYTES - len(self._refusal)]
             return
-        if not self._stream:
-            self.counter.look(chunk)
-            await self._body(chunk)
-            return
-        if self._rest or not chunk.endswith(b"\n"):
-            lines, newline, rest = (self._rest + chunk).rpartition(b"\n")
-            if len(rest) > LONGEST_LINE_BYTES:
-                lines, newline, rest = lines + newline + rest, b"", b""
-            chunk, self._rest = lines + newline, rest
-        if chunk:
-            # Of whole lines: the event may have come in pieces.
-            if b"error" in chunk and TELLS_ERROR.search(chunk) is not None:
-                self.outcome = (EngineRefused.status, EngineRefused.code)
-            await self._body(self.counter.take(chunk))
+        await self._body(self._for_client(chunk))
+
+    def add_at_once(self, chunk: bytes) -> bool:
+        """As `add`, without waiting. False if that cannot be now: then nothing has happened."""
+        exchange = self._exchange
+        if exchange is None or self._refusal is not None or not exchange.takes_body:
+            return False
+        if some := self._for_client(chunk):
+            exchange.write(some)
+        return True
 
     async def finish(self) -> None:
         """End, all being well."""
@@ -134,6 +131,27 @@ class Answer:
             self._rest, self._refusal = b"", None
             await self._body(self.counter.rest() + error_event(error, self._route))
             await self.finish()
+
+    def _for_client(self, chunk: bytes) -> bytes:
+        """What goes on to the client of what has come.
+
+        In a stream of events the beginning of a line waits for the rest of it (the engine writes whole lines, so this
+        is rare): if the engine dies there, half a line and then an error event would be neither to the client.
+        """
+        if not self._stream:
+            self.counter.look(chunk)
+            return chunk
+        if self._rest or not chunk.endswith(b"\n"):
+            lines, newline, rest = (self._rest + chunk).rpartition(b"\n")
+            if len(rest) > LONGEST_LINE_BYTES:
+                lines, newline, rest = lines + newline + rest, b"", b""
+            chunk, self._rest = lines + newline, rest
+        if not chunk:
+            return chunk
+        # Of whole lines: the event may have come in pieces.
+        if b"error" in chunk and TELLS_ERROR.search(chunk) is not None:
+            self.outcome = (EngineRefused.status, EngineRefused.code)
+        return self.counter.take(chunk)
 
     async def _body(self, some: bytes) -> None:
         if some:

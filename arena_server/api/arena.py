@@ -46,12 +46,12 @@ def arena_router(
     grace_s = config.server.shutdown_grace_s
 
     async def body(request: Request) -> bytes:
-        return await read_body(request)
+        return await read_body(request.receive)
 
     def named(request: Request, name: str) -> str:
         """The configured name for one that the caller gave. Raises ModelNotFound, ModelNotAllowed."""
         caller = origin().caller
-        model = catalogue.resolve(name, session_of(request, caller), caller)
+        model = catalogue.resolve(name, session_of(request.headers.raw, caller), caller)
         caller.check_model(name, model)
         return model
 

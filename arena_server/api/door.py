@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -25,7 +24,7 @@ from arena_server.api.errors import error_response
 from arena_server.caller import Caller
 from arena_server.config import Config
 from arena_server.errors import ArenaError, NoKey, NotAllowed
-from arena_server.request_id import origin, set_origin
+from arena_server.request_id import Origin, origin, set_origin
 from arena_server.store.errors import StoreUnavailable
 
 logger = logging.getLogger(__name__)
@@ -94,7 +93,8 @@ class Door:
             self._refused(e.code or "not_found")
             await _refusal(e)(scope, receive, send)
             return
-        set_origin(replace(origin(), caller=caller))
+        asker = origin()
+        set_origin(Origin(asker.request_id, asker.traceparent, caller))
         if need.probed and scope["method"] == "HEAD":
             scope = {**scope, "method": "GET"}  # the server takes the body off the answer: it knows what was asked
         if ticket is None:

@@ -16,6 +16,7 @@ from collections.abc import Callable
 import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
+from arena_server.api.http_exchange import exchange_of, extension
 from arena_server.errors import ArenaError, BadRequest
 from arena_server.request_id import new_request_id
 
@@ -143,6 +144,7 @@ class HttpProtocol(HttpToolsProtocol):
         self._in_head = False
         was_busy = self._is_busy
         super().on_headers_complete()
+        self.scope["extensions"] = extension(self.cycle)
         if not was_busy:
             self._running = self.cycle
         self.headers = []  # what trailers there are come into this one, and not among the request's
@@ -220,6 +222,8 @@ class HttpProtocol(HttpToolsProtocol):
         if not cycle.response_complete:
             cycle.disconnected = True
             cycle.message_event.set()
+            if (exchange := exchange_of(cycle.scope)) is not None:
+                exchange.left()
 
     def _too_late(self) -> None:
         if self._in_head:

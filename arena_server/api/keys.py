@@ -38,7 +38,7 @@ def keys_router(issuer: Issuer, keyring: Keyring) -> APIRouter:
 
     @router.post("", status_code=201, summary="Make a key; its text is told this once")
     async def post_key(request: Request) -> JSONResponse:
-        asked = parse(KeyBody, await read_body(request, MOST_BODY_BYTES))
+        asked = parse(KeyBody, await read_body(request.receive, MOST_BODY_BYTES))
         card, issued = await issuer.create(asked.order())
         await put_into_force()
         return _told(card, issued, 201)
@@ -51,7 +51,7 @@ def keys_router(issuer: Issuer, keyring: Keyring) -> APIRouter:
 
     @router.post("/{key_id:path}/rotate", summary="Give a key a new text; it is told this once")
     async def rotate_key(request: Request, key_id: str) -> JSONResponse:
-        raw = await read_body(request, MOST_BODY_BYTES)
+        raw = await read_body(request.receive, MOST_BODY_BYTES)
         asked = parse(RotationBody, raw or b"{}")
         card, issued = await issuer.rotate(key_id, asked.grace_s)
         await put_into_force()

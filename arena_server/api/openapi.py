@@ -17,8 +17,8 @@ from pydantic.json_schema import models_json_schema
 
 from arena_server.access.routes import Need, Routes
 from arena_server.api.chat_fields import BattleBody, CompareBody, TurnBody, VoteBody
+from arena_server.api.inference import EVENT_STREAM_PATHS
 from arena_server.api.key_body import KeyBody, RotationBody
-from arena_server.api.openai import EVENT_STREAM_PATHS
 from arena_server.api.openapi_bodies import BODIES
 from arena_server.api.registry import AliasBody, ModelBody, ModelPatch
 from arena_server.caller import Scope

@@ -6,8 +6,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from starlette.requests import Request
-
 from arena_server.api.answer import HOP_BY_HOP, Header, end_to_end
 from arena_server.api.body import Ask, StreamOptions
 from arena_server.api.body_edit import edited_async
@@ -22,6 +20,8 @@ COUNTING_PATHS = frozenset({"/v1/chat/completions", "/v1/completions"})
 # A session's, to be given the same of several models that share an alias.
 SESSION_HEADER = b"x-arena-session"
 
+Headers = Iterable[Header]
+
 # Of no concern to the engine: what the client shows to be let in, and what describes this hop.
 NOT_FOR_ENGINES = frozenset(
     {b"host", b"content-length", b"expect", b"authorization", b"x-api-key", b"cookie", SESSION_HEADER}
@@ -30,9 +30,14 @@ NOT_FOR_ENGINES = frozenset(
 KEPT_FROM_ENGINE = HOP_BY_HOP | NOT_FOR_ENGINES | course_headers.NAMES
 
 
-def session_of(request: Request, caller: Caller) -> str:
+def header(headers: Headers, name: bytes) -> str:
+    """The first of that name, which is in lower case, as those of an ASGI scope are; empty if there is none."""
+    return next((value.decode("latin-1") for found, value in headers if found == name), "")
+
+
+def session_of(headers: Headers, caller: Caller) -> str:
     """To whom the same of several models is given that share an alias: the session's own word, else the caller."""
-    return request.headers.get(SESSION_HEADER.decode()) or caller.share
+    return header(headers, SESSION_HEADER) or caller.share
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +48,7 @@ class Question:
     """
 
     path: str
-    headers: Iterable[Header]
+    headers: Headers
     body: bytes
     content_type: str
     ask: Ask

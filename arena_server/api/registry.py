@@ -92,7 +92,7 @@ def registry_router(registry: ModelRegistry, residency: Callable[[str], str | No
         return {"alias": next(entry.shown() for entry in reversed(registry.aliases()) if entry.name == name)}
 
     async def fields(request: Request) -> dict[str, Any]:
-        return _object(await read_body(request, MOST_BODY_BYTES))
+        return _object(await read_body(request.receive, MOST_BODY_BYTES))
 
     @router.get("/models", summary="All models: the configuration file's, and those that were added")
     async def get_models() -> dict[str, Any]:

@@ -14,10 +14,10 @@ import asyncio
 import logging
 from collections.abc import Sequence
 
-from fastapi import Response
 from starlette.types import Receive, Scope, Send
 
 from arena_server.api.answer import Answer, Outcome
+from arena_server.api.http_exchange import ClientWatch, HttpExchange
 from arena_server.api.question import Question
 from arena_server.course import CLIENT_LEFT, Course
 from arena_server.engine.base import Engine
@@ -47,23 +47,29 @@ class TakesNoRequests(EngineDied):
 NOT_SERVED = (ModelUnavailable, WaitLimit, TakesNoRequests)
 
 
-class RelayedResponse(Response):
-    """A response that is fetched from the model's engine while it is sent."""
+class Relay:
+    """An answer (ASGI) that is fetched from the model's engine while it is sent."""
 
     def __init__(
-        self, pool: Pool, course: Course, question: Question, fallbacks: Sequence[str], wait_notice_s: float | None
+        self,
+        pool: Pool,
+        course: Course,
+        question: Question,
+        fallbacks: Sequence[str],
+        wait_notice_s: float | None,
+        exchange: HttpExchange | None = None,
     ) -> None:
         """`course` has begun, with the model that was asked, and is ended here; `fallbacks` may answer in its place.
 
         After `wait_notice_s` of waiting for the model the client is told of it, in a comment in the stream of events
-        that it asked for; None if it asked for none.
+        that it asked for; None if it asked for none. Pieces of the answer leave by `exchange`, past ASGI's `send`.
         """
-        super().__init__()
         self._pool = pool
         self._course = course
         self._question = question
         self._models = (course.model, *fallbacks)
         self._wait_notice_s = wait_notice_s
+        self._exchange = exchange
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Relay (ASGI), giving up at once when the client goes."""
@@ -72,16 +78,13 @@ class RelayedResponse(Response):
         left = False
         outcome: Outcome = (500, None)  # a defect, unless it comes to something else
 
-        async def watch() -> None:
+        def leave() -> None:
             nonlocal left
-            # The body has been read: the next message can only be the client's going.
-            while (await receive())["type"] != "http.disconnect":
-                pass
             left = True
             task.cancel()
 
-        watcher = asyncio.create_task(watch())
-        answer = Answer(send, self._question.route, self._question.counter())
+        answer = Answer(send, self._question.route, self._question.counter(), self._exchange)
+        watch = ClientWatch(scope, receive, leave)
         try:
             await self._relay(answer)
             outcome = answer.outcome
@@ -94,7 +97,7 @@ class RelayedResponse(Response):
                 raise
             logger.debug("The client of a request to %s left", self._course.model)
         finally:
-            watcher.cancel()
+            watch.end()
             self._course.end(*((CLIENT_LEFT, None) if left else outcome))
 
     async def _relay(self, answer: Answer) -> None:
@@ -126,7 +129,7 @@ class RelayedResponse(Response):
 
     async def _attempt(self, model: str, answer: Answer, notices: Notices | None) -> bool:
         """Ask the engine once. False if it was gone before it took the request: then a new one may be asked."""
-        async with self._pool.lease([model], notices, self._course.caller.share) as lease:
+        with await self._pool.acquire([model], notices, self._course.caller.share) as lease:
             self._course.is_granted()
             engine = lease.engines[model]
             try:
@@ -154,10 +157,21 @@ class RelayedResponse(Response):
             headers = [(name, value) for name, value in upstream.headers if name.lower() != SERVED_BY]
             await answer.start(upstream.status, [*headers, (SERVED_BY, engine.name.encode("latin-1"))])
             good = upstream.status < 400  # an error's text is no token
+
+            def look(chunk: bytes) -> None:
+                if course.first_token is None and good and self._has_token(chunk):
+                    course.has_token()
+
+            def take(chunk: bytes) -> bool:
+                if not answer.add_at_once(chunk):
+                    return False
+                look(chunk)
+                course.counts(counter.prompt_tokens, counter.completion_tokens)
+                return True
+
             try:
-                async for chunk in upstream.chunks():
-                    if good and course.first_token is None and self._has_token(chunk):
-                        course.has_token()
+                async for chunk in upstream.chunks(take):
+                    look(chunk)
                     await answer.add(chunk)
                     course.counts(counter.prompt_tokens, counter.completion_tokens)
             finally:

@@ -27,9 +27,10 @@ COMPLETIONS = "/v1/completions"
 # As vLLM ends nearly every event: for these the rest can be spared, which takes five times as long.
 USUAL = re.compile(
     rb',"usage":\{"prompt_tokens":(\d{1,9}),"total_tokens":\d{1,10},"completion_tokens":(\d{1,9})'
-    rb'(?:,"completion_tokens_details":(?:null|\{"reasoning_tokens":\d{1,9}\}))?\}\}\n\n'
+    rb'(?:,"completion_tokens_details":(?:null|\{"reasoning_tokens":\d{1,9}\}))?\}'
+    rb'((?:,"prompt_token_ids":null,"prompt_text":null)?\}\n\n)'  # after the first event's
 )
-LONGEST_USUAL_BYTES = 180
+LONGEST_USUAL_BYTES = 230
 # With the comma before it, or after it where it comes first.
 _VALUE = rb'"usage"\s*:\s*(?:null|\{' + plain(4) + rb"\})"
 USAGE = re.compile(rb",\s*" + _VALUE + rb"|(?<=\{)\s*" + _VALUE + rb"\s*,?")
@@ -121,12 +122,13 @@ class TokenCounter:
             or b'"choices":[{"index":0,' not in lines
             or FINISHED in lines
             or self._several
-            or not self._told_each
+            or not (self._told_each or self._first)
         ):
             return None
+        self._first, self._told_each = False, True
         self._prompt_tokens, self._completion_tokens, self._pieces = int(found[1]), int(found[2]), 0
         self._of_prompt[0], self._of_choice[0] = self._prompt_tokens, self._completion_tokens
-        return lines if self._show_each else lines[:at] + b"}\n\n"
+        return lines if self._show_each else lines[:at] + found[3]
 
     def _take_cut(self, some: bytes) -> bytes:
         """A line that is longer than lines may be comes in parts: it goes on as it is."""

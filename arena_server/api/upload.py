@@ -10,7 +10,7 @@ import asyncio
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from fastapi import Request
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from arena_server.errors import ArenaError, BodyTooLarge
@@ -49,16 +49,21 @@ class UploadLimits:
     timeout_s: float
 
 
-async def read_body(request: Request, most_bytes: int | None = None) -> bytes:
+async def read_body(receive: Receive, most_bytes: int | None = None) -> bytes:
     """The whole body. Raises ClientDisconnect and what `Uploads` raises.
 
     `most_bytes` is for routes that take less than the server does; over it, BodyTooLarge.
     """
     body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
+    more = True
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        body += message.get("body", b"")
         if most_bytes is not None and len(body) > most_bytes:
             raise BodyTooLarge(f"The request body is over {most_bytes} bytes.")
+        more = message.get("more_body", False)
     return bytes(body)
 
 

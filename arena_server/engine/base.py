@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Protocol
 
-from arena_server.engine.client import Header
+from arena_server.engine.client import Header, Taker
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +58,11 @@ class Response(Protocol):
         """Names as the engine wrote them."""
         ...
 
-    def chunks(self) -> AsyncIterator[bytes]:
-        """The body, as it comes: no more is read than is taken. Raises EngineLost."""
+    def chunks(self, taker: Taker | None = None) -> AsyncIterator[bytes]:
+        """The body, as it comes: no more is read than is taken. Raises EngineLost.
+
+        A piece may be given to `taker` the moment it comes; if it takes it, it does not come from here.
+        """
         ...
 
     async def read(self) -> bytes:

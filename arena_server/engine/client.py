@@ -8,7 +8,7 @@ would fail though the engine is well. Over a Unix socket a new connection costs 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from pathlib import Path
 from types import TracebackType
 from typing import cast
@@ -21,6 +21,8 @@ BACKLOG_RETRY_S = 0.01
 MOST_UNREAD_BYTES = 64 << 10
 
 Header = tuple[bytes, bytes]
+# Is offered a piece of an answer the moment it comes; returns whether it has taken it.
+Taker = Callable[[bytes], bool]
 
 
 class EngineUnreachable(Exception):
@@ -45,21 +47,30 @@ class EngineAnswer(asyncio.Protocol):
         self._has_head = False
         self._complete = True
         self._waiting: asyncio.Future[None] | None = None
+        self._taker: Taker | None = None
 
     @property
     def awaited(self) -> bool:
         """Whether somebody waits for the engine's next bytes; not while here are some that nobody has taken."""
         return self._waiting is not None and not self._waiting.done()
 
-    async def chunks(self) -> AsyncIterator[bytes]:
-        """The body, as it comes. Raises EngineLost."""
-        while True:
-            if self._unread:
-                yield self._take()
-            elif self._complete:
-                return
-            else:
-                await self._something()
+    async def chunks(self, taker: Taker | None = None) -> AsyncIterator[bytes]:
+        """The body, as it comes. Raises EngineLost.
+
+        What comes while nothing is left over goes to `taker` at once, without a turn of the event loop; what that does
+        not take comes from here. Raises what it raises.
+        """
+        self._taker = taker
+        try:
+            while True:
+                if self._unread:
+                    yield self._take()
+                elif self._complete:
+                    return
+                else:
+                    await self._something()
+        finally:
+            self._taker = None
 
     async def read(self) -> bytes:
         """All of the body. Raises EngineLost."""
@@ -93,7 +104,8 @@ class EngineAnswer(asyncio.Protocol):
             self._parser.feed_data(data)
         except httptools.HttpParserError:
             self._transport.abort()
-        self._wake()
+        if self._unread or self._complete or self._taker is None:
+            self._wake()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """See asyncio.Protocol."""
@@ -116,6 +128,8 @@ class EngineAnswer(asyncio.Protocol):
 
     def on_body(self, body: bytes) -> None:
         """A piece of the body."""
+        if self._taker is not None and not self._unread and self.awaited and self._taken(body):
+            return
         self._unread.append(body)
         self._unread_bytes += len(body)
         if self._unread_bytes > MOST_UNREAD_BYTES and not self._paused:
@@ -125,6 +139,16 @@ class EngineAnswer(asyncio.Protocol):
     def on_message_complete(self) -> None:
         """The answer is whole."""
         self._complete = self._has_head
+
+    def _taken(self, body: bytes) -> bool:
+        assert self._taker is not None
+        try:
+            return self._taker(body)
+        except Exception as e:  # a defect, of which the parser would make an engine that is lost
+            waiting, self._waiting, self._taker = self._waiting, None, None
+            if waiting is not None and not waiting.done():
+                waiting.set_exception(e)
+            return True
 
     def _take(self) -> bytes:
         body = self._unread[0] if len(self._unread) == 1 else b"".join(self._unread)

@@ -19,7 +19,7 @@ from yarl import URL
 
 from arena_server import __version__
 from arena_server.clock import Clock
-from arena_server.engine.client import EngineLost, EngineUnreachable, Header
+from arena_server.engine.client import EngineLost, EngineUnreachable, Header, Taker
 from arena_server.engine.remote_failures import (
     BUSY,
     KEY_REFUSED,
@@ -93,8 +93,8 @@ class RemoteAnswer:
         """One header, of all that came."""
         return self._response.headers.get(name)
 
-    async def chunks(self) -> AsyncIterator[bytes]:
-        """See `Response`."""
+    async def chunks(self, taker: Taker | None = None) -> AsyncIterator[bytes]:
+        """See `Response`; all of it comes from here."""
         while True:
             try:
                 chunk = await self._response.content.readany()

@@ -55,6 +55,8 @@ class Service(Books):
 
     def _serve_queue(self, now: float) -> None:
         """Oldest first: reserve what each waiter needs, evict for the evictor alone, start what fits."""
+        if not self.queue:
+            return  # as with each request to a model that is awake
         plan = self.ledger.copy()  # what is held, and what those before will need
         claimed: set[int] = set()  # devices whose next transition belongs to somebody older
         counted_on: set[str] = set()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from arena_server.access.routes import ASKING, ASKING_ARENA, NOWHERE, PUBLIC, Routes
-from arena_server.api.openai import INFERENCE_PATHS
+from arena_server.api.inference import INFERENCE_PATHS
 
 ROUTES = Routes(INFERENCE_PATHS)
 
