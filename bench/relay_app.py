@@ -46,7 +46,7 @@ class StandInEngine:
 
     async def load(self, kv_cache_bytes: int | None = None) -> None:
         """See `Engine`."""
-        self._client = EngineClient(self._path)
+        self._client = EngineClient(self._path, ahead=True)
         try:
             async with self._client.get("/health") as response:
                 assert response.status == 200
@@ -63,6 +63,8 @@ class StandInEngine:
 
     async def stop(self) -> None:
         """See `Engine`."""
+        if self._client is not None:
+            self._client.close()
         self._client = None
 
     async def died(self) -> str:

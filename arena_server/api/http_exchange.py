@@ -40,6 +40,11 @@ class HttpExchange:
             and not cycle.flow.write_paused
         )
 
+    @property
+    def has_body(self) -> bool:
+        """Whether all of the request's body has come: nobody has to wait for it."""
+        return not self._cycle.more_body
+
     def write(self, some: bytes) -> None:
         """Write a piece of the body, which is not empty (RFC 9112, 7.1); only if `takes_body`."""
         self._cycle.transport.write(b"%x\r\n%b\r\n" % (len(some), some))

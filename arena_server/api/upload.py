@@ -13,6 +13,7 @@ from types import MappingProxyType
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from arena_server.api.http_exchange import exchange_of
 from arena_server.errors import ArenaError, BodyTooLarge
 
 # A body no larger than this may use what is left when large ones have filled their part of the memory.
@@ -129,19 +130,26 @@ class _Upload:
         if self._deadline is None or self.size_bytes >= self._due_bytes:
             self._deadline = now + self._uploads.limits.timeout_s
             self._due_bytes = self.size_bytes + LEAST_BYTES
-        try:
-            async with asyncio.timeout_at(self._deadline):
-                message = await self._receive()
-        except TimeoutError:
-            raise BodyTooSlow(
-                f"Less than {LEAST_BYTES} bytes of the request body, and not its end, came within "
-                f"{self._uploads.limits.timeout_s:g} s (server.body_timeout_s)."
-            ) from None
+        exchange = exchange_of(self._scope)
+        if exchange is not None and exchange.has_body:
+            message = await self._receive()
+        else:
+            message = await self._receive_by(self._deadline)
         self._whole = not message.get("more_body", False)
         more = len(message.get("body", b""))
         self._uploads.take(more, self.size_bytes + more)
         self.size_bytes += more
         return message
+
+    async def _receive_by(self, deadline: float) -> Message:
+        try:
+            async with asyncio.timeout_at(deadline):
+                return await self._receive()
+        except TimeoutError:
+            raise BodyTooSlow(
+                f"Less than {LEAST_BYTES} bytes of the request body, and not its end, came within "
+                f"{self._uploads.limits.timeout_s:g} s (server.body_timeout_s)."
+            ) from None
 
     def _check_declared(self) -> None:
         for name, value in self._scope["headers"]:

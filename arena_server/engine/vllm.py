@@ -142,7 +142,7 @@ class VllmEngine:
         if self._progress is importing:  # it may have said more by now
             self._progress = LoadProgress("starting")
         socket = self._directory / "http.sock"
-        self._client, self._own_client = EngineClient(socket), EngineClient(socket)
+        self._client, self._own_client = EngineClient(socket, ahead=True), EngineClient(socket)
         await self._until_healthy(self._process, self._own_client)
         self._progress = self._load_stall = None
         if self._output is not None:
@@ -173,6 +173,8 @@ class VllmEngine:
             self._death.close()
         self._unwatch_progress()
         self._progress = self._load_stall = None
+        if self._client is not None:
+            self._client.close()
         self._client = self._own_client = self._sleeper = None
         if self._process is not None:
             self._launcher.kill(self._process)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
@@ -16,12 +17,25 @@ OTHER = "other"
 RESULTS = ("ok", "client_error", "server_error")
 
 
+@dataclass(frozen=True, slots=True)
+class _Series:
+    """Where requests of one kind are counted."""
+
+    requests: Counter
+    results: Counter
+    seconds: Histogram
+    waits: Histogram
+    first_tokens: Histogram
+
+
 class RequestTally:
     """Hears of courses (a `Listener`). Labels take a bounded set of values, whatever clients send."""
 
     def __init__(self, registry: CollectorRegistry, known: Callable[[str], bool]) -> None:
         """`known` tells whether a model of that name is configured."""
         self._known = known
+        # To look each up by its labels takes longer than to count.
+        self._series: dict[tuple[str, str, int | None], _Series] = {}
         self._requests = Counter(
             "arena_requests",
             "Requests whose course is whole, by their route and the HTTP status that the client saw (499: it left).",
@@ -72,18 +86,29 @@ class RequestTally:
         """See `Listener`."""
         model = course.model if self._known(course.model) else OTHER
         route = course.route.partition("?")[0]
-        status = str(course.status) if 100 <= course.status <= 599 else OTHER
-        self._requests.labels(model, route, status).inc()
-        self._results.labels(model, _result(course.status)).inc()
+        status = course.status if 100 <= course.status <= 599 else None
+        series = self._series.get((model, route, status)) or self._series_of(model, route, status)
+        series.requests.inc()
+        series.results.inc()
         if course.ended is not None:
-            self._seconds.labels(model, route).observe(course.ended - course.received)
+            series.seconds.observe(course.ended - course.received)
         if course.granted is not None:
-            self._waits.labels(model).observe(course.granted - course.received)
+            series.waits.observe(course.granted - course.received)
         if course.stream and course.first_token is not None:
-            self._first_tokens.labels(model).observe(course.first_token - course.received)
+            series.first_tokens.observe(course.first_token - course.received)
+
+    def _series_of(self, model: str, route: str, status: int | None) -> _Series:
+        found = self._series[model, route, status] = _Series(
+            self._requests.labels(model, route, OTHER if status is None else str(status)),
+            self._results.labels(model, _result(status)),
+            self._seconds.labels(model, route),
+            self._waits.labels(model),
+            self._first_tokens.labels(model),
+        )
+        return found
 
 
-def _result(status: int) -> str:
-    if 400 <= status <= 499:
-        return "client_error"
-    return "ok" if 100 <= status <= 399 else "server_error"
+def _result(status: int | None) -> str:
+    if status is None or status >= 500:
+        return "server_error"
+    return "client_error" if status >= 400 else "ok"

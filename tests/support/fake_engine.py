@@ -124,7 +124,7 @@ class FakeEngine:
                 self.progress = None
             path = self._directory / "http.sock"
             self._server = await asyncio.start_unix_server(self._connected, path, limit=1 << 20)
-            self._client = EngineClient(path)
+            self._client = EngineClient(path, ahead=True)
             self._death = asyncio.get_running_loop().create_future()
             self.loaded = True
             self.asleep = False
@@ -162,6 +162,8 @@ class FakeEngine:
         with self._alone("stop"):
             self.stops += self._directory.exists()
             self.loaded = self.asleep = False
+            if self._client is not None:
+                self._client.close()
             self._client = None
             await self.stop_gate.wait()
             await self._cut()
