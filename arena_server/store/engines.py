@@ -47,6 +47,19 @@ def make_file(path: Path) -> None:
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
 
 
+def data_version(connection: Connection) -> tuple[int, int] | None:
+    """Equal on one and the same DBAPI connection as long as nobody has changed the database. None: not to be had there.
+
+    To be asked first in a transaction, which then sees just what this is the version of.
+    """
+    if connection.dialect.name != "sqlite":
+        return None
+    driver = connection.connection.dbapi_connection
+    assert isinstance(driver, sqlite3.Connection)
+    # The first tells of others' commits, the second of what this connection has changed itself.
+    return connection.exec_driver_sql("PRAGMA data_version").scalar_one(), driver.total_changes
+
+
 def _sqlite(path: Path, timeout_s: float) -> Engine:
     def connect() -> sqlite3.Connection:
         # Not made anew if it has gone: votes would go into an empty file, and be gone with it when the old one is back.

@@ -30,11 +30,17 @@ class KeyStore:
         """All keys that were ever made, also those that are over, oldest first."""
 
         def read(connection: Connection) -> Sequence[KeyRecord]:
+            from arena_server.store.engines import data_version
             from arena_server.store.keys import fingerprint_keys, list_keys
 
+            version = data_version(connection)
+            # Kept with the connection: another one, perhaps of another file, counts from its own beginning.
+            if version is not None and connection.info.get(self) == version:
+                return self._records
             fingerprint = fingerprint_keys(connection)
             if fingerprint != self._fingerprint:
                 self._records, self._fingerprint = list_keys(connection), fingerprint
+            connection.info[self] = version
             return self._records
 
         return await self._store.transact(read, write=False)

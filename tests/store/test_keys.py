@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,8 +14,9 @@ from arena_server.store.database import Database
 from arena_server.store.errors import StoreUnavailable
 from arena_server.store.key_record import KeyRecord
 from arena_server.store.key_store import KeyStore
-from arena_server.store.keys import add_key, change_key
+from arena_server.store.keys import add_key, change_key, fingerprint_keys
 from arena_server.store.store import Store
+from arena_server.store.url import sqlite_url
 from tests.store.conftest import Home
 from tests.support.gate import LIMIT_S
 
@@ -74,6 +76,54 @@ async def test_keys_are_kept_as_they_are_and_every_change_is_seen(home: Home) ->
     finally:
         await store.close()
         other.close()
+
+
+async def test_a_look_that_finds_no_change_reads_no_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    url = sqlite_url(tmp_path / "arena.sqlite")
+    store, other = Store(url), Database(url, LIMIT_S)
+    keys = KeyStore(store)
+    looks: list[str] = []
+
+    def counted(connection: Any) -> Any:
+        looks.append("rows")
+        return fingerprint_keys(connection)
+
+    monkeypatch.setattr("arena_server.store.keys.fingerprint_keys", counted)
+
+    def add(record: KeyRecord) -> None:
+        with other.transaction(write=True) as connection:
+            add_key(connection, record)
+
+    try:
+        await store.transact(lambda c: add_key(c, PLAIN), write=True)
+        for _ in range(3):
+            assert list(await keys.list()) == [PLAIN]
+        assert looks == ["rows"]
+        await asyncio.to_thread(add, FULL)
+        for _ in range(3):
+            assert list(await keys.list()) == [PLAIN, FULL]
+        assert looks == ["rows"] * 2
+    finally:
+        await store.close()
+        other.close()
+
+
+async def test_the_keys_of_another_file_in_its_place_are_seen(tmp_path: Path) -> None:
+    places = [tmp_path / name for name in ("arena.sqlite", "next.sqlite")]
+    for path, record in zip(places, (PLAIN, FULL), strict=True):
+        # As many changes in both, so that their counts are the same.
+        database = Database(sqlite_url(path), LIMIT_S)
+        with database.transaction(write=True) as connection:
+            add_key(connection, record)
+        database.close()
+    store = Store(sqlite_url(places[0]))
+    keys = KeyStore(store)
+    try:
+        assert list(await keys.list()) == [PLAIN]
+        places[1].replace(places[0])
+        assert list(await keys.list()) == [FULL]
+    finally:
+        await store.close()
 
 
 @pytest.mark.parametrize("twice", [{"id": "another"}, {"sha256": "d" * 64}])
