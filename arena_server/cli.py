@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import io
 import os
 import sys
@@ -137,16 +138,20 @@ def _seconds(text: str) -> float:
 
 
 def _serve(args: argparse.Namespace) -> int:
-    from arena_server.config import load_config
-    from arena_server.serve import serve
-    from arena_server.systemd import Notifier
-
-    notifier = Notifier.from_environment()
+    gc.disable()  # while the daemon comes up: nearly all of what is made then stays. The server enables it again
     try:
-        return serve(load_config(args.config), notifier, insecure=args.insecure)
-    except ArenaError as e:
-        notifier.status(f"not started: {str(e).splitlines()[0]}")
-        raise
+        from arena_server.config import load_config
+        from arena_server.serve import serve
+        from arena_server.systemd import Notifier
+
+        notifier = Notifier.from_environment()
+        try:
+            return serve(load_config(args.config), notifier, insecure=args.insecure)
+        except ArenaError as e:
+            notifier.status(f"not started: {str(e).splitlines()[0]}")
+            raise
+    finally:
+        gc.enable()
 
 
 def _check_config(args: argparse.Namespace) -> int:

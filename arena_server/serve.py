@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import faulthandler
+import gc
 import itertools
 import logging
 import math
@@ -58,6 +59,8 @@ class Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start the application, take connections, and say so."""
         await super().startup(sockets)
+        gc.freeze()  # what the daemon is made of stays: no collection, in the midst of streams, needs to look at it
+        gc.enable()  # see `cli`
         if self.started:  # and not one whose application failed: some versions of uvicorn come here with that
             self._notifier.ready()
 
