@@ -24,8 +24,8 @@ class DeathWatch:
         self._watched: list[int] = []
         process.exited.add_done_callback(lambda f: self._happened(f"the engine process {ended(f.result())}"))
         for member in process_group.members(process.pid):
-            if member.title.startswith("VLLM::"):
-                self._watch(member)
+            if (title := member.title).startswith("VLLM::"):
+                self._watch(member.pid, title)
 
     def report(self, reason: str) -> None:
         """It is dead, for this reason (unless another was reported before)."""
@@ -41,14 +41,14 @@ class DeathWatch:
             os.close(fd)
         self._watched.clear()
 
-    def _watch(self, member: process_group.Member) -> None:
+    def _watch(self, pid: int, title: str) -> None:
         try:
-            fd = os.pidfd_open(member.pid)
+            fd = os.pidfd_open(pid)
         except ProcessLookupError:
-            self._happened(f"{member.title} ended")
+            self._happened(f"{title} ended")
             return
         self._watched.append(fd)
-        what = f"{member.title} (process {member.pid}) died"
+        what = f"{title} (process {pid}) died"
         asyncio.get_running_loop().add_reader(fd, self._happened, what)
 
     def _happened(self, what: str) -> None:
