@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import logging
 import os
 import signal
 import sys
@@ -16,23 +17,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
+from arena_server.engine import preloaded
 from arena_server.engine.parent_death import descendants_die_with_parent, die_with_parent
 
-# What a process that serves a model imports on its way (API server, engine core, workers). Left to the
-# engine, they would be paid again at every cold start. Absent ones (another platform or version) are skipped.
-PRELOADED = (
-    "vllm.v1.engine.async_llm",
-    "vllm.v1.engine.core",
-    "vllm.v1.executor.multiproc_executor",
-    "vllm.v1.executor.uniproc_executor",
-    "vllm.model_executor.model_loader.default_loader",
-    "vllm.model_executor.models.llama",
-    "vllm.model_executor.models.mistral",
-    "vllm.model_executor.models.qwen2",
-    "vllm.entrypoints.launchers.app",
-    "vllm.entrypoints.launchers.api_server.app_state",
-    "vllm.entrypoints.launchers.api_server.routers",
-)
+LOGGING_FILE = "VLLM_LOGGING_CONFIG_PATH"
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,14 +96,56 @@ def _inspect_models_here() -> None:
         lazy.inspect_model_cls = lambda self: from_model_cls(self.load_model_cls())
 
 
-def preload() -> None:
-    """Import what engines will need besides the server itself, including this platform's worker."""
+def preload(server: VllmServer) -> None:
+    """Do what every engine would do first: import the rest, and fill vLLM's caches of its own command line."""
     from vllm.platforms import current_platform
 
-    worker = "vllm.v1.worker.cpu_worker" if current_platform.is_cpu() else "vllm.v1.worker.gpu_worker"
-    for module in (*PRELOADED, worker):
+    on_cpu = current_platform.is_cpu()
+    for module in (*preloaded.EVERYWHERE, *(preloaded.ON_CPU if on_cpu else preloaded.ON_GPU)):
         with contextlib.suppress(ImportError):
             importlib.import_module(module)
+    with contextlib.suppress(SystemExit):  # what is wrong with a command line, its engine will say
+        server.parse(["--model=none"])
+    if on_cpu:
+        _replace_kernels_once(type(current_platform))
+    _configure_logging_once()
+
+
+def _replace_kernels_once(platform: Any) -> None:
+    """Put the CPU's stand-ins for Triton's kernels in place now, and not in each worker.
+
+    vLLM goes through every name of every loaded module for them: a third of a second, and each page that it
+    looks at is one no longer shared. Modules that are imported later find the stand-ins. A version without this
+    (public) name goes on as it was.
+    """
+    if hasattr(platform, "register_triton_kernel_overrides"):
+        platform.register_triton_kernel_overrides()
+        platform.register_triton_kernel_overrides = classmethod(lambda cls: None)
+
+
+def _configure_logging_once() -> None:
+    """Set up vLLM's logging as each engine process would (0.32 and later; earlier ones did so when imported).
+
+    Setting it up costs each of an engine's three processes a tenth of a second, with a thousand loggers.
+    A file that configures logging is left to them: it may name files of its own.
+    """
+    if os.environ.get(LOGGING_FILE):
+        return
+    with contextlib.suppress(ImportError):
+        from vllm.config.logging import LoggingConfig
+        from vllm.logger import configure_logging
+
+        configure_logging(LoggingConfig())
+
+
+def keep_logging(argv: Sequence[str]) -> None:
+    """In a forked engine: let vLLM leave its logging as the zygote has set it up from the same environment.
+
+    A command line or a file that has a say in it is left its say.
+    """
+    has_own = os.environ.get(LOGGING_FILE) or any(arg.startswith(("--log", "--config")) for arg in argv)
+    if logging.getLogger("vllm").handlers and not has_own:
+        os.environ["VLLM_CONFIGURE_LOGGING"] = "0"
 
 
 def show_title(title: str) -> None:

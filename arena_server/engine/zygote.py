@@ -64,16 +64,19 @@ class Zygote:
 
     def _import(self) -> str | None:
         """Import vLLM. Returns why engines cannot be forked, None if they can."""
+        gc.disable()  # the imports make few cycles; looking for them takes an eighth of the time
         try:
             from arena_server.engine import vllm_server
 
             self._server = vllm_server.import_vllm()
             vllm_server.show_title("arena-server: zygote")
-            vllm_server.preload()
+            vllm_server.preload(self._server)
             if vllm_server.cuda_touched():
                 return "CUDA was initialised by the imports"
         except Exception as e:  # a broken installation can raise anything; the engines will say it again
             return f"importing vLLM failed: {type(e).__name__}: {e}"
+        finally:
+            gc.enable()
         threads = len(os.listdir("/proc/self/task"))
         if threads != 1:
             return f"the imports left {threads} threads running"
@@ -139,10 +142,10 @@ class Zygote:
                 module = "arena_server.engine.vllm_server"
                 os.execv(sys.executable, [sys.executable, "-m", module, str(parent), *request["argv"]])
             self._control.close()
-            from arena_server.engine.vllm_server import serve, show_title
+            from arena_server.engine.vllm_server import keep_logging, serve, show_title
 
             show_title(f"arena-server: engine {request['name']}")
-
+            keep_logging(request["argv"])
             serve(self._server, request["argv"])
         except BaseException as e:
             print(f"{type(e).__name__}: {e}", file=sys.stderr, flush=True)
