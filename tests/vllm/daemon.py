@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +73,36 @@ class Daemon:
         """Write the configuration with these models and other sections; a running daemon reads it at SIGHUP."""
         content = {**self._content, **config, "models": dict(models)}
         self.config.write_text(yaml.safe_dump(content, sort_keys=False))
+
+    @contextlib.contextmanager
+    def lent(self, models: Mapping[str, Any], **config: Any) -> Iterator[Daemon]:
+        """Running with these models and other sections instead, all of them cold; as it was, and cold, afterwards.
+
+        A daemon of one's own costs vLLM's imports once more: 10 s of CPU, many times what a load takes.
+        """
+        before = self.config.read_text()
+        try:
+            self.configure(models, **config)
+            self._begin_cold()
+            yield self
+        finally:
+            self.config.write_text(before)
+            self._begin_cold()
+
+    def _begin_cold(self) -> None:
+        """Put the file into force, and stop what is loaded."""
+        said = self.hang_up()
+        assert "needs_restart=[]" in said, said
+        for name in self.health()["models"]:
+            stop = urllib.request.Request(f"{self.url}/admin/models/{name}/stop", method="POST")
+            urllib.request.urlopen(stop, timeout=30).close()
+        self.wait_until(
+            lambda: (
+                {m["residency"] for m in self.health()["models"].values()} == {"cold"}
+                and not self.titled("arena-server: engine ")  # nor one whose model is no longer configured
+            ),
+            "all models to be stopped",
+        )
 
     def hang_up(self) -> str:
         """SIGHUP; returns what it says of the configuration."""

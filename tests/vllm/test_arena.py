@@ -130,17 +130,3 @@ async def test_a_vote_that_was_acknowledged_survives_the_daemons_sigkill(
     await asyncio.to_thread(arena.start)
     async with client.get("/v1/arena/leaderboard") as response:
         assert (await response.json())["votes"] == votes
-
-
-async def test_a_battle_may_finish_after_the_daemon_is_told_to_end(
-    arena: Daemon, client: aiohttp.ClientSession
-) -> None:
-    body = {"messages": PROMPT, "models": [LLAMA, QWEN], "max_tokens": 400, "min_tokens": 400}
-    async with client.post("/v1/arena/battles", json=body) as response:
-        got = events(response)
-        while (await anext(got))[0] != "delta":
-            pass
-        ending = asyncio.create_task(asyncio.to_thread(arena.end))
-        rest = [event async for event in got]
-    assert rest[-1] == ("end", {"votable": True, "reason": None})
-    await ending

@@ -10,6 +10,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
+from arena_server.demo.events import events
 from arena_server.demo.models import DemoModel
 from tests.vllm.daemon import ENDLESS, Daemon, model_config
 from tests.vllm.test_serving import LLAMA, MISTRAL, Stream, greedy
@@ -102,14 +103,21 @@ async def test_nothing_outlives_a_killed_daemon(daemon: Daemon, client: aiohttp.
     assert len(list(daemon.run_dir.iterdir())) == 1
 
 
-async def test_sigterm_lets_running_streams_finish_and_refuses_who_waits(
-    daemon: Daemon, client: aiohttp.ClientSession
-) -> None:
+async def test_sigterm_lets_running_streams_and_battles_finish(daemon: Daemon, client: aiohttp.ClientSession) -> None:
+    await asyncio.gather(greedy(client, LLAMA), greedy(client, MISTRAL))
     stream = Stream(client, LLAMA, 600)
     await stream.begun.wait()
-    assert daemon.process is not None
-    daemon.note_processes()
-    daemon.process.send_signal(signal.SIGTERM)
+    prompt = [{"role": "user", "content": "What is the capital of France?"}]
+    battle = {"messages": prompt, "models": [LLAMA, MISTRAL], "max_tokens": 400, "min_tokens": 400}
+    async with client.post("/v1/arena/battles", json=battle) as response:
+        got = events(response)
+        while (await anext(got))[0] != "delta":
+            pass
+        assert daemon.process is not None
+        daemon.note_processes()
+        daemon.process.send_signal(signal.SIGTERM)
+        rest = [event async for event in got]
+    assert rest[-1] == ("end", {"votable": True, "reason": None})
     await stream.task
     assert not stream.errors
     assert stream.usage is not None

@@ -183,15 +183,11 @@ async def test_vllms_own_errors_come_through_unchanged(daemon: Daemon, client: a
     assert status == 400
 
 
-async def test_a_missing_model_folder_says_so_and_leaves_the_pool_as_it_was(
-    daemon: Daemon, directory: Path, client: aiohttp.ClientSession
-) -> None:
-    await greedy(client, LLAMA)
+async def test_a_missing_model_folder_says_so_and_leaves_the_pool_as_it_was(daemon: Daemon, directory: Path) -> None:
     empty = directory / "empty"
     empty.mkdir()
-    (directory / "other").mkdir()
     models = {"missing": model_config(directory / "not-there"), "empty": model_config(empty)}
-    with Daemon(directory / "other", models) as other:
+    with daemon.lent(models) as other:
         async with aiohttp.ClientSession(other.url) as session:
             status, answer = await post(session, "/v1/completions", model="missing", prompt="x")
             assert status == 503

@@ -50,8 +50,11 @@ async def test_a_zygote_that_must_not_fork_starts_engines_anew_and_says_why(
         assert "each in a new process: the imports left 2 threads running" in daemon.log.read_text()
 
 
-async def test_a_variable_that_is_read_at_import_reaches_the_engine(path: Path, models: dict[str, DemoModel]) -> None:
+async def test_a_variable_that_is_read_at_import_reaches_the_engine(
+    daemon: Daemon, models: dict[str, DemoModel]
+) -> None:
     model = model_config(models[LLAMA].path, env={"VLLM_LOGGING_PREFIX": "<prefix> "})
-    with Daemon(path, {LLAMA: model}) as daemon:
+    assert "<prefix> " not in daemon.log.read_text()
+    with daemon.lent({LLAMA: model}):
         assert await answer(daemon)
         assert "<prefix> " in daemon.log.read_text()

@@ -8,7 +8,6 @@ import json
 import os
 import time
 from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -43,9 +42,8 @@ def configured(models: dict[str, DemoModel]) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def daemon(directory: Path, configured: dict[str, Any]) -> Iterator[Daemon]:
-    # One thread for each engine: where other work goes on, two wait for each other most of the time.
-    with Daemon(directory, configured, env={"OMP_NUM_THREADS": "1"}) as running:
+def daemon(daemon: Daemon, configured: dict[str, Any]) -> Iterator[Daemon]:
+    with daemon.lent(configured) as running:
         yield running
 
 
