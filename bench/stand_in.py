@@ -1,4 +1,4 @@
-"""A stand-in for an engine: no model, but streams chat chunks like vLLM's, at a set pace, over a Unix socket.
+"""A stand-in for an engine: no model, but streams chat chunks like vLLM's, at a set pace, over a socket or a TCP port.
 
 A tiny model on a few cores measures those cores; this measures what is in front of an engine. It decodes
 as vLLM does: one step for all running streams, each of which gets one chunk per step. Chunks, headers and their
@@ -78,6 +78,8 @@ def answer(chunks: int, counted: bool) -> tuple[list[bytes], list[bytes]]:
 
 DONE = b"e\r\ndata: [DONE]\n\n\r\n0\r\n\r\n"
 HEALTHY = b"HTTP/1.1 200 OK\r\nserver: uvicorn\r\ncontent-length: 0\r\n\r\n"
+LIST = b'{"object":"list","data":[{"id":"%b","object":"model"}]}' % MODEL.encode()
+MODELS = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%b" % (len(LIST), LIST)
 NOT_FOUND = b"HTTP/1.1 404 Not Found\r\nserver: uvicorn\r\ncontent-length: 0\r\n\r\n"
 
 
@@ -110,10 +112,14 @@ class StandIn:
         self._answers: dict[tuple[int, bool], tuple[list[bytes], list[bytes]]] = {}  # made once
         self._next: asyncio.TimerHandle | None = None
 
+    def answer(self, chunks: int, counted: bool) -> tuple[list[bytes], list[bytes]]:
+        """See `answer`; a stand-in for another program writes something else."""
+        return answer(chunks, counted)
+
     def start(self, transport: asyncio.Transport, chunks: int, counted: bool) -> None:
         """Answer one request with that many chunks; `counted`: with the tokens so far in each."""
         if (chunks, counted) not in self._answers:
-            self._answers[chunks, counted] = answer(chunks, counted)
+            self._answers[chunks, counted] = self.answer(chunks, counted)
         transport.write(HEADERS)
         stream = _Stream(transport, *self._answers[chunks, counted])
         if self._first_token_s > 0:
@@ -171,6 +177,8 @@ class _Connection(asyncio.Protocol):
         transport = self._transport
         if self._path == b"/health":
             transport.write(HEALTHY)
+        elif self._path == b"/v1/models":
+            transport.write(MODELS)
         elif self._path == b"/v1/chat/completions":
             asked = json.loads(self._body)
             counted = bool((asked.get("stream_options") or {}).get("continuous_usage_stats"))
@@ -179,28 +187,35 @@ class _Connection(asyncio.Protocol):
             transport.write(NOT_FOUND)
 
 
-async def serve(uds: str, engine: StandIn) -> None:
-    """Answer on the socket until SIGTERM or SIGINT."""
+async def serve(uds: str | None, port: int | None, engine: StandIn) -> None:
+    """Answer on the socket, the port of 127.0.0.1 or both until SIGTERM or SIGINT."""
     loop = asyncio.get_running_loop()
     ended = asyncio.Event()
     for sig in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(sig, ended.set)
-    await loop.create_unix_server(lambda: _Connection(engine), uds, backlog=2048)
+    if port is not None:
+        await loop.create_server(lambda: _Connection(engine), "127.0.0.1", port, backlog=2048)
+    if uds is not None:
+        await loop.create_unix_server(lambda: _Connection(engine), uds, backlog=2048)
     await ended.wait()
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(uds)
+    if uds is not None:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(uds)
 
 
 def main() -> None:
     """Entry of the process."""
-    parser = argparse.ArgumentParser(description="A stand-in engine that streams at a set pace over a Unix socket.")
-    parser.add_argument("--uds", required=True, help="path of the socket")
+    parser = argparse.ArgumentParser(description="A stand-in engine that streams at a set pace.")
+    parser.add_argument("--uds", help="path of the Unix socket")
+    parser.add_argument("--port", type=int, help="TCP port on 127.0.0.1, instead or as well")
     parser.add_argument("--pace", type=float, default=100.0, help="chunks per second of each stream (100)")
     parser.add_argument("--chunks", type=int, default=100, help="chunks of an answer without max_tokens (100)")
     parser.add_argument("--first-token-ms", type=float, default=0.0, help="milliseconds before the first chunk (0)")
     args = parser.parse_args()
+    if args.uds is None and args.port is None:
+        parser.error("needs --uds, --port or both")
     die_with_parent(os.getppid())
-    uvloop.run(serve(args.uds, StandIn(args.pace, args.first_token_ms / 1000, args.chunks)))
+    uvloop.run(serve(args.uds, args.port, StandIn(args.pace, args.first_token_ms / 1000, args.chunks)))
 
 
 if __name__ == "__main__":
