@@ -1,0 +1,1 @@
+"""Streams while another model loads: `python -m bench.while_loading`."""
