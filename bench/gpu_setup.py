@@ -1,29 +1,27 @@
-"""What is run on a GPU, or in its stead on the CPU to try the programs themselves: models, engines, a daemon.
+"""What is run on a GPU, or in its stead on the CPU to try the programs themselves: models and engines.
 
 On the CPU every step is the same and asks the same of vLLM; only no memory is freed or measured.
 """
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import importlib.metadata
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import aiohttp
-import yaml
+import psutil
 
 from arena_server.config_model import ModelConfig
-from arena_server.demo.daemon import free_port, running_daemon
 from arena_server.demo.models import make_demo_models
 from arena_server.engine.command import engine_command
 from arena_server.engine.launcher import Launcher
@@ -56,6 +54,9 @@ MODEL_MAKERS = (
     ROOT / ".gpu/kit/make_model.py",
 )
 DEMO = "demo"
+GIB = 1 << 30
+# Two models of 8b: half of the device for each, both asleep in RAM (twice their weights), both on the disk.
+ROOM_8B = {"device": 48 * GIB, "ram": 96 * GIB, "disk": 34 * GIB}
 GREEDY = {"prompt": "the quick brown fox", "max_tokens": 24, "temperature": 0, "ignore_eos": True}
 
 
@@ -116,14 +117,14 @@ class Setup:
 def make_setup(directory: Path, size: str | None = None) -> Setup:
     """The machine, with two models written to `directory` (if they are not there yet). Raises BenchError.
 
-    `size` is one of make_model.py's, by default 1b (tiny on the CPU), or `demo` for arena-server's demo models, which
-    are also taken where there is no make_model.py.
+    `size` is one of make_model.py's, by default 8b, or 1b where two of these have no room (tiny on the CPU); or `demo`
+    for arena-server's demo models, which are also taken where there is no make_model.py.
     """
     probe = open_probe()
     maker = next((path for path in MODEL_MAKERS if path.exists()), None)
     if maker is None and size not in (None, DEMO):
         raise BenchError(f"no make_model.py for a model of size {size}; looked for {', '.join(map(str, MODEL_MAKERS))}")
-    size = (size or ("1b" if probe.gpu else "tiny")) if maker is not None else DEMO
+    size = (size or default_size(probe, directory)) if maker is not None else DEMO
     if maker is None or size == DEMO:
         demo = make_demo_models(directory, report=lambda _: None)
         return Setup(probe, {name: model.path for name, model in zip(NAMES, demo, strict=False)}, DEMO)
@@ -134,6 +135,20 @@ def make_setup(directory: Path, size: str | None = None) -> Setup:
         if made.returncode:
             raise BenchError(f"{maker} failed: {made.stderr[-2000:]}")
     return Setup(probe, models, size)
+
+
+def default_size(probe: MemoryProbe, directory: Path) -> str:
+    """The largest of the usual sizes that two models may have here; those in `directory` already need no more disk."""
+    if not probe.gpu:
+        return "tiny"
+    directory.mkdir(parents=True, exist_ok=True)
+    written = any((directory / f"{name}-8b").exists() for name in NAMES)
+    room = {
+        "device": probe.devices[0].total_bytes,
+        "ram": psutil.virtual_memory().total,
+        "disk": ROOM_8B["disk"] if written else shutil.disk_usage(directory).free,
+    }
+    return "8b" if all(room[what] >= needed for what, needed in ROOM_8B.items()) else "1b"
 
 
 class Subject:
@@ -240,20 +255,3 @@ async def complete(client: aiohttp.ClientSession, model: str, body: Mapping[str,
         if response.status != 200:
             raise BenchError(f"{model} answered {response.status}: {await response.text()}")
         return await response.json()
-
-
-@contextlib.asynccontextmanager
-async def swapping_daemon(setup: Setup, directory: Path, level: int) -> AsyncIterator[aiohttp.ClientSession]:
-    """A client for a daemon over both models, with room for one, that sleep at `level` when they have to leave."""
-    port = free_port(0)
-    config, log = directory / f"arena-{level}.yaml", directory / f"daemon-{level}.log"
-    content = {
-        "server": {"port": port},
-        "pool": {**setup.pool_config(), "patience_s": 0},
-        "state_dir": str(directory / f"state-{level}"),
-        "run_dir": str(directory / "run"),
-        "models": {name: setup.model_config(name, sleep_level=level) for name in NAMES},
-    }
-    await asyncio.to_thread(config.write_text, yaml.safe_dump(content, sort_keys=False))
-    async with running_daemon(config, log, f"http://127.0.0.1:{port}") as client:
-        yield client

@@ -6,7 +6,10 @@ caches. Every answer after a wake must be the one before. Then a daemon with roo
 a request for the one that is away until its first token, with nothing else to do and while four clients keep the other
 one busy (`patience_s` is 0: it drains at once); by level, level 0 being stop and load.
 
-    python -m bench.gpu_swap [--runs 3] [--size 1b] [--models DIR] [--json]
+Models of 8b where two of them have room, each half of the device. That takes longer than one command may last on some
+machines; `--only` and `--levels` share it out over several, and `--models` keeps the models from one to the next.
+
+    python -m bench.gpu_swap [--runs 3] [--size 8b] [--models DIR] [--only engines|swaps] [--levels 0 1 2] [--json]
     python -m bench.gpu_swap --cpu      # no GPU: the same steps with vLLM's CPU build, to try this program
 """
 
@@ -29,17 +32,8 @@ import aiohttp
 
 from arena_server.engine.base import EngineError
 from arena_server.engine.launcher import Launcher
-from bench.gpu_setup import (
-    NAMES,
-    Setup,
-    Subject,
-    about_cuda,
-    complete,
-    make_setup,
-    set_environment,
-    swapping_daemon,
-    why_no_gpu,
-)
+from bench.gpu_daemon import swapping_daemon
+from bench.gpu_setup import NAMES, Setup, Subject, about_cuda, complete, make_setup, set_environment, why_no_gpu
 from bench.processes import BenchError, run
 from bench.report import Report, Spread, machine, spread, step
 
@@ -47,6 +41,7 @@ LEAST_RATIO = 20.0
 LEVELS = (1, 2)
 STREAMS = 4  # of the traffic
 TRAFFIC_TOKENS = 32
+ENGINES, SWAPS = "engines", "swaps"
 
 
 class Engines:
@@ -176,34 +171,53 @@ async def measure(args: argparse.Namespace) -> None:
             setup = await asyncio.to_thread(make_setup, args.models or Path(directory, "models"), args.size)
         device = setup.probe.devices[0]
         host |= {"device": device.name, "device_gib": round(device.total_bytes / 2**30, 1), **about_cuda(gpu=setup.gpu)}
-        engines = await measure_engines(setup, Path(directory), args.runs)
-        swaps = {level: await measure_swaps(setup, Path(directory), level, args.runs) for level in (0, *LEVELS)}
-    figures = {
-        "dry_run": not setup.gpu,
-        "size": setup.size,
-        "runs": args.runs,
-        "seconds": {name: spread(values) for name, values in engines.seconds.items()},
-        "bytes": engines.bytes,
-        "swap_s": swaps,
-    }
+        figures: dict[str, Any] = {"dry_run": not setup.gpu, "size": setup.size, "runs": args.runs, "swap_s": {}}
+        if args.only != SWAPS:
+            engines = await measure_engines(setup, Path(directory), args.runs)
+            figures["seconds"] = {name: spread(values) for name, values in engines.seconds.items()}
+            figures["bytes"] = engines.bytes
+        if args.only != ENGINES:
+            for level in args.levels:
+                figures["swap_s"][level] = await measure_swaps(setup, Path(directory), level, args.runs)
     report(host, figures).print(as_json=args.json)
 
 
 def report(host: dict[str, Any], figures: dict[str, Any]) -> Report:
-    """The figures in words, with their ratios."""
-    seconds: dict[str, Spread] = figures["seconds"]
-    sizes: dict[str, int | None] = figures["bytes"]
-    ratios = {f"wake_{level}": seconds["vllm"].median / seconds[f"wake_{level}"].median for level in LEVELS}
-    ratios["load"] = seconds["vllm"].median / seconds["load"].median
+    """The figures in words, with their ratios. The goal is about the engines: without them it is not met."""
+    measured, dry_run = "seconds" in figures, figures["dry_run"]
+    ratios = _ratios(figures["seconds"]) if measured else {}
+    lines = [
+        f"On {host['device']}, {host['device_gib']} GiB; models of size {figures['size']}; torch {host['torch']}, "
+        f"driver {host['driver']}",
+        *(["A dry run on the CPU, to try the program: these figures say nothing of a GPU."] * dry_run),
+        *(_engine_lines(figures["seconds"], figures["bytes"], ratios) if measured else []),
+        *(["Swaps through the daemon, seconds from a request to its first token"] if figures["swap_s"] else []),
+    ]
+    for level, swap in figures["swap_s"].items():
+        lines += [
+            f"    level {level}, nothing else to do     {swap['quiet']}",
+            f"    level {level}, {STREAMS} clients on the other  {swap['busy']}",
+        ]
+    goal = f"waking (level 1) at least {LEAST_RATIO:g} times as fast as a cold load by vLLM's own server"
+    if dry_run:
+        goal += " (of a GPU: a dry run cannot meet it)"
+    elif not measured:
+        goal += f" (not measured with --only {SWAPS})"
+    met = measured and not dry_run and ratios["wake_1"] >= LEAST_RATIO
+    return Report("gpu_swap", host, lines, {**figures, "ratios": ratios}, goal, met)
 
+
+def _ratios(seconds: dict[str, Spread]) -> dict[str, float]:
+    kinds = ("load", *(f"wake_{level}" for level in LEVELS))
+    return {kind: seconds["vllm"].median / seconds[kind].median for kind in kinds}
+
+
+def _engine_lines(seconds: dict[str, Spread], sizes: dict[str, int | None], ratios: dict[str, float]) -> list[str]:
     def mib(kind: str) -> str:
         size = sizes[kind]
         return "not measured" if size is None else f"{size / 2**20:,.0f} MiB"
 
     lines = [
-        f"On {host['device']}, {host['device_gib']} GiB; models of size {figures['size']}; torch {host['torch']}, "
-        f"driver {host['driver']}",
-        *(["A dry run on the CPU, to try the program: these figures say nothing of a GPU."] * figures["dry_run"]),
         "Seconds (in the first sleep, at level 1, the canary is asked for the first time)",
         f"    cold, vLLM's own server        {seconds['vllm']}",
         f"    cold, from the zygote          {seconds['load']}   {ratios['load']:.1f} times as fast",
@@ -215,30 +229,24 @@ def report(host: dict[str, Any], figures: dict[str, Any]) -> Report:
             f"    waking                         {seconds[f'wake_{level}']}   {ratios[f'wake_{level}']:.1f} times",
             f"    waking, and a first token      {seconds[f'first_token_{level}']}",
         ]
-    lines += [
+    return [
+        *lines,
         "Memory on the device",
         f"    most during a load             {mib('load_peak')}",
         f"    awake                          {mib('awake')} (weights {mib('weights')})",
         *(f"    asleep at level {level}              {mib(f'asleep_{level}')}" for level in LEVELS),
-        "Swaps through the daemon, seconds from a request to its first token",
     ]
-    for level, swap in figures["swap_s"].items():
-        lines += [
-            f"    level {level}, nothing else to do     {swap['quiet']}",
-            f"    level {level}, {STREAMS} clients on the other  {swap['busy']}",
-        ]
-    goal = f"waking (level 1) at least {LEAST_RATIO:g} times as fast as a cold load by vLLM's own server"
-    if dry_run := figures["dry_run"]:
-        goal += " (of a GPU: a dry run cannot meet it)"
-    met = not dry_run and ratios["wake_1"] >= LEAST_RATIO
-    return Report("gpu_swap", host, lines, {**figures, "ratios": ratios}, goal, met)
 
 
 def main() -> int:
     """The command line."""
     parser = argparse.ArgumentParser(description="Sleep, wake and swap on a GPU, against cold loads.")
     parser.add_argument("--runs", type=int, default=3, help="counted runs of each kind (3)")
-    parser.add_argument("--size", help="of the models, as make_model.py knows them, or demo (1b; tiny on the CPU)")
+    parser.add_argument("--size", help="of the models, as make_model.py has them, or demo (8b or 1b; tiny on a CPU)")
+    parser.add_argument("--only", choices=(ENGINES, SWAPS), help="measure only this half")
+    parser.add_argument(
+        "--levels", type=int, nargs="+", choices=(0, *LEVELS), default=(0, *LEVELS), help="of sleep in swaps (0 1 2)"
+    )
     parser.add_argument("--models", type=Path, metavar="DIR", help="where the models are, or are kept")
     parser.add_argument("--cpu", action="store_true", help="where there is no GPU, try the program on the CPU")
     parser.add_argument("--json", action="store_true", help="print a JSON object as the last line")

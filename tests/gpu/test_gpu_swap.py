@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
 import sys
 import tempfile
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
+import psutil
 import pytest
 
+from arena_server.devices import DeviceInfo
 from arena_server.engine.base import LoadFacts
 from arena_server.engine.launcher import Launcher
+from arena_server.gpu.probe import HostProbe
 from bench import gpu_setup, gpu_swap
-from bench.gpu_setup import DEMO, NAMES, Setup, Subject, make_setup, why_no_gpu
+from bench.gpu_setup import DEMO, NAMES, Setup, Subject, default_size, make_setup, why_no_gpu
 from bench.gpu_swap import Engines
 from bench.processes import BenchError
 from bench.report import Spread, machine, spread
@@ -66,6 +71,18 @@ def test_it_is_judged_by_the_medians_and_a_dry_run_meets_nothing() -> None:
     assert not gpu_swap.report(host, figures([1.0], dry_run=True)).met
 
 
+def test_without_the_engines_nothing_is_met() -> None:
+    host = {**machine(), "device": "x", "device_gib": 1, "torch": "2", "driver": "5"}
+    swaps = {name: value for name, value in figures([1.0]).items() if name not in ("seconds", "bytes")}
+    found = gpu_swap.report(host, swaps)
+    assert not found.met
+    assert "not measured with --only swaps" in found.goal
+    assert sum("clients on the other" in line for line in found.lines) == 3
+    engines = gpu_swap.report(host, {**figures([1.0]), "swap_s": {}})
+    assert engines.met
+    assert not any("Swaps" in line for line in engines.lines)
+
+
 def test_without_make_model_the_demo_models_are_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("tokenizers", reason="vLLM's libraries write the models (scripts/setup)")
     monkeypatch.setattr(gpu_setup, "MODEL_MAKERS", ())
@@ -75,6 +92,28 @@ def test_without_make_model_the_demo_models_are_taken(tmp_path: Path, monkeypatc
     assert all((path / "config.json").exists() for path in setup.models.values())
     with pytest.raises(BenchError, match=r"no make_model\.py for a model of size 8b"):
         make_setup(tmp_path, "8b")
+
+
+def test_two_large_models_are_taken_where_they_have_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Sized(FakeProbe):
+        gpu = True
+
+        def __init__(self, total_bytes: int) -> None:
+            super().__init__()
+            self.devices = (DeviceInfo(index=0, name="a GPU", total_bytes=total_bytes),)
+
+    room = SimpleNamespace(ram=128 * GIB, disk=60 * GIB)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(total=room.ram))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=room.disk))
+    assert default_size(Sized(140 * GIB), tmp_path / "models") == "8b"
+    assert default_size(Sized(24 * GIB), tmp_path / "models") == "1b"
+    room.disk = 30 * GIB
+    assert default_size(Sized(140 * GIB), tmp_path / "models") == "1b"
+    (tmp_path / "models/one-8b").mkdir()
+    assert default_size(Sized(140 * GIB), tmp_path / "models") == "8b"  # they are there
+    room.ram = 64 * GIB
+    assert default_size(Sized(140 * GIB), tmp_path / "models") == "1b"
+    assert default_size(HostProbe(), tmp_path) == "tiny"
 
 
 class OneGpu(FakeProbe):
