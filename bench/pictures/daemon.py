@@ -1,0 +1,72 @@
+"""The daemon by itself: a model's cold start, its own cost, the leaderboard."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from bench.pictures.canvas import COLOURS, OTHERS, OURS, bars, canvas, goal_line, legend, number
+
+Figures = Mapping[str, Any]
+COST_SIDES = ("daemon", "bare")
+
+
+def cold_start(figures: Figures) -> Figure:
+    """Both sides' phases one after the other, and each phase's medians."""
+    sides = {"vLLM's own server": figures["vllm"], "arena-server": figures["arena"]}
+    drawn, (axes,) = canvas(f"Where does a cold start's time go? ({figures['model']})", rows=5)
+    for place, side in enumerate(sides.values()):
+        left = 0.0
+        for (name, phase), colour in zip(side["phase_s"].items(), COLOURS[: len(side["phase_s"])], strict=True):
+            width = phase["median"]
+            axes.barh(place, width, 0.6, left=left, color=colour, label=None if place else name)
+            left += width
+        text = f"{number(left)} s ({number(side['fixed_s']['median'])} fixed)"
+        axes.annotate(text, (left, place), (4, 0), textcoords="offset points", va="center", fontsize=8.5)
+    axes.set_yticks(range(len(sides)), list(sides))
+    axes.tick_params(length=0)
+    axes.invert_yaxis()
+    axes.grid(axis="x")
+    axes.margins(x=0.2)
+    legend(drawn, axes)
+    axes.set_xlabel("seconds until healthy: medians of the phases")
+    return drawn
+
+
+def cost(figures: Figures) -> Figure:
+    """Start, rest and memory beside the goals, and beside a bare FastAPI service."""
+    start, rest = figures["start"], figures["idle"]
+    shown = (
+        ("up", "seconds to /health", 1.0, [start["up_s"][side]["median"] for side in COST_SIDES]),
+        ("idle", "% of a core", 0.5, [100 * rest["share_of_a_core"][side]["median"] for side in COST_SIDES]),
+        ("memory", "MB resident", 120.0, [rest["memory_bytes"][side]["resident"] / 1e6 for side in COST_SIDES]),
+    )
+    drawn, places = canvas("What does the daemon itself cost?", rows=4.5, columns=len(shown))
+    for axes, (title, unit, most, values) in zip(places, shown, strict=True):
+        bars(axes, COST_SIDES, {title: values}, (OURS,))
+        axes.containers[0][1].set_facecolor(OTHERS)
+        axes.set_xlabel(unit)
+        axes.set_xlim(0, 1.25 * max(most, *values))
+        goal_line(axes, most, f"goal {most:g}")
+    for axes in places[1:]:
+        axes.set_yticks([])
+    return drawn
+
+
+def leaderboard(figures: Figures) -> Figure:
+    """Its own time, and the gaps between tokens meanwhile."""
+    drawn, (own, gaps) = canvas("Do streams notice that the leaderboard is made?", rows=5, columns=2)
+    of = [figures["leaderboard_s"], figures["leaderboard_with_streams_s"]]
+    middle = {"s": [one["median"] for one in of]}
+    ends = {"s": [(one["low"], one["high"]) for one in of]}
+    bars(own, ["no streams", f"{figures['streams']} streams"], middle, (OURS,), ranges=ends)
+    own.set_xlabel(f"seconds for a leaderboard of {figures['votes']:,} votes")
+    sides = ("without", "with")
+    longest = [figures["longest_gap_ms"][side] for side in sides]
+    middle = {"ms": [one["median"] for one in longest]}
+    ends = {"ms": [(one["low"], one["high"]) for one in longest]}
+    bars(gaps, [f"{side} leaderboard" for side in sides], middle, (OURS,), ranges=ends)
+    gaps.set_xlabel("longest gap between tokens of a block, ms")
+    return drawn

@@ -1,0 +1,86 @@
+"""What stands between a client and an engine: the relay, the daemon beside real vLLM, other front doors."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from bench.pictures.canvas import LIGHT, OTHERS, OURS, bars, canvas, legend
+
+Figures = Mapping[str, Any]
+
+
+def overhead(figures: Figures) -> Figure:
+    """Time to the first token, direct and through the relay: one client, and many streams."""
+    kinds = {"1 client": figures["one_client"], "back to back": figures["back_to_back"]}
+    kinds |= {f"{many['streams']} streams": many for many in figures["streams"]}
+    groups, direct, relay = [], [], []
+    for title, found in kinds.items():
+        ms = found["first_token_ms"]
+        for quantile in ms["direct"]:
+            groups.append(f"{title}, {quantile}")
+            direct.append(ms["direct"][quantile])
+            relay.append(ms["relay"][quantile])
+    drawn, (axes,) = canvas("What does the relay add to the first token?", rows=len(groups) * 1.3)
+    bars(axes, groups, {"engine's own socket": direct, "through arena-server": relay}, (OTHERS, OURS))
+    legend(drawn, axes)
+    axes.set_xlabel("milliseconds from request to first token (stand-in engine)")
+    return drawn
+
+
+def against_vllm(figures: Figures) -> Figure:
+    """First token and tokens per second by number of clients, the three ways to the model."""
+    titles = {"socket": "engine's own socket", "arena": "through arena-server", "vllm": "vLLM's own server"}
+    clients = figures["clients"]
+    drawn, (first, rate) = canvas(
+        "Real vLLM: what changes with arena-server in front?", rows=len(clients) * 3, columns=2
+    )
+    groups = [f"{count} client{'' if count == '1' else 's'}" for count in clients]
+    colours = (OTHERS, OURS, LIGHT)
+    for axes, of in ((first, "first_token_ms_by_round"), (rate, "tokens_per_s_by_round")):
+        found = {title: [at["ways"][way][of] for at in clients.values()] for way, title in titles.items()}
+        medians = {title: [statistics.median(rounds) for rounds in each] for title, each in found.items()}
+        ranges = {title: [(min(rounds), max(rounds)) for rounds in each] for title, each in found.items()}
+        bars(axes, groups, medians, colours, ranges=ranges)
+    first.set_xlabel("ms to first token: median of rounds, least to greatest")
+    rate.set_xlabel("tokens per second: the same")
+    rate.set_yticks([])
+    legend(drawn, first)
+    return drawn
+
+
+def peers(figures: Figures) -> Figure:
+    """What each front door adds to the first token, and its CPU."""
+    added = figures["one_client"]["added_ms"]
+    names = sorted(added, key=lambda name: added[name]["median"])
+    cpu = figures["streams"]["cpu_ms_per_1000_chunks"]
+    drawn, (first, used) = canvas("What does a front door add?", rows=len(names) * 2, columns=2)
+    quantiles: dict[str, Sequence[float]] = {
+        quantile: [max(0.01, added[name][quantile]) for name in names] for quantile in added[names[0]]
+    }
+    bars(first, names, quantiles, (OTHERS, LIGHT), log=True)
+    legend(drawn, first)
+    first.set_xlabel("milliseconds added to the first token, 1 client (log)")
+    bars(used, names, {"cpu": [cpu[name] for name in names]}, (OTHERS,), log=True)
+    used.set_xlabel("CPU milliseconds per 1,000 chunks (log)")
+    used.set_yticks([])
+    for axes in (first, used):
+        for shade, container in zip((1.0, 0.4), axes.containers, strict=False):
+            patch = container[names.index("arena-server")]
+            patch.set(facecolor=OURS, alpha=shade)
+    return drawn
+
+
+def gpu_throughput(figures: Figures) -> Figure:
+    """Tokens per second of each way on a GPU."""
+    rates = figures["tokens_per_s"]
+    drawn, (axes,) = canvas(
+        f"How many tokens come through on a GPU? ({figures['streams']} streams)", rows=len(rates) * 1.2
+    )
+    ranges = {"rate": [(rate["low"], rate["high"]) for rate in rates.values()]}
+    bars(axes, list(rates), {"rate": [rate["median"] for rate in rates.values()]}, (OTHERS,), ranges=ranges)
+    axes.set_xlabel("tokens per second" + (", a dry run on the CPU" if figures["dry_run"] else ""))
+    return drawn
