@@ -15,6 +15,8 @@ from bench.client import Target
 from bench.processes import BenchError, running, until_healthy
 
 START_LIMIT_S = 30.0
+REST_LOOK_S = 0.5
+REST_SHARE = 0.05  # of a core
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,4 +62,16 @@ async def arena(engine: Side, *options: str, env: Mapping[str, str] | None = Non
             raise BenchError("the daemon did not start")
         async with aiohttp.ClientSession(f"http://127.0.0.1:{int(line)}") as client:
             await until_healthy(client, process, START_LIMIT_S)
-        yield Side(Target("arena-server", int(line)), psutil.Process(process.pid))
+        side = Side(Target("arena-server", int(line)), psutil.Process(process.pid))
+        await _at_rest(side)
+        yield side
+
+
+async def _at_rest(side: Side) -> None:
+    """Wait until it has done what it does after its start, beside answering: it opens its database, for a second."""
+    for _ in range(round(START_LIMIT_S / REST_LOOK_S)):
+        before = side.cpu_s()
+        await asyncio.sleep(REST_LOOK_S)
+        if side.cpu_s() - before < REST_LOOK_S * REST_SHARE:
+            return
+    raise BenchError("the daemon does not come to rest")
