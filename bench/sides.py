@@ -55,14 +55,28 @@ async def stand_in(directory: Path, *, pace: float = 100.0, first_token_ms: floa
 async def arena(engine: Side, *options: str, env: Mapping[str, str] | None = None) -> AsyncIterator[Side]:
     """The daemon in front of `engine`, up, on a TCP port; `options` are those of bench/relay_app.py."""
     command = ("-m", "bench.relay_app", "--engine", str(engine.target.address), *options)
+    async with _port_teller("arena-server", *command, env=env) as side:
+        yield side
+
+
+@contextlib.asynccontextmanager
+async def bare_relay(engine: Side) -> AsyncIterator[Side]:
+    """The least that a relay in Python does (bench/bare_relay.py), up, on a TCP port."""
+    async with _port_teller("bare relay", "-m", "bench.bare_relay", "--engine", str(engine.target.address)) as side:
+        yield side
+
+
+@contextlib.asynccontextmanager
+async def _port_teller(name: str, *command: str, env: Mapping[str, str] | None = None) -> AsyncIterator[Side]:
+    """A server whose first line on standard output is its port, at rest."""
     async with running(*command, env=env, stdout=asyncio.subprocess.PIPE) as process:
         assert process.stdout is not None
         line = await asyncio.wait_for(process.stdout.readline(), START_LIMIT_S)
         if not line.strip().isdigit():
-            raise BenchError("the daemon did not start")
+            raise BenchError(f"{name} did not start")
         async with aiohttp.ClientSession(f"http://127.0.0.1:{int(line)}") as client:
             await until_healthy(client, process, START_LIMIT_S)
-        side = Side(Target("arena-server", int(line)), psutil.Process(process.pid))
+        side = Side(Target(name, int(line)), psutil.Process(process.pid))
         await _at_rest(side)
         yield side
 
@@ -74,4 +88,4 @@ async def _at_rest(side: Side) -> None:
         await asyncio.sleep(REST_LOOK_S)
         if side.cpu_s() - before < REST_LOOK_S * REST_SHARE:
             return
-    raise BenchError("the daemon does not come to rest")
+    raise BenchError(f"{side.target.name} does not come to rest")
