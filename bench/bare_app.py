@@ -8,11 +8,14 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import os
 from collections.abc import AsyncIterator, Sequence
 
 import uvicorn
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import StreamingResponse
+
+from arena_server.engine.parent_death import die_with_parent
 
 
 class Beat:
@@ -76,6 +79,7 @@ def main() -> None:
     parser.add_argument("--port", type=int, required=True, help="port to listen on")
     parser.add_argument("--pace", type=float, default=100.0, help="tokens per second of each stream (100)")
     args = parser.parse_args()
+    die_with_parent(os.getppid())
     uvicorn.run(
         bare_app(args.pace),
         host="127.0.0.1",

@@ -1,4 +1,4 @@
-"""The least that a relay in Python does: one route of bare ASGI on the daemon's own HTTP server, bytes there and back.
+"""The least that a relay on ASGI does: a few lines on the daemon's own HTTP server and client, bytes there and back.
 
 No keys, limits, queue, leases, counts, metrics or errors of its own; what it adds is what such a relay adds at all.
 
@@ -17,6 +17,7 @@ import uvicorn
 import uvloop
 from starlette.types import Receive, Scope, Send
 
+from arena_server.api.http_protocol import HttpProtocol
 from arena_server.engine.client import EngineClient
 from arena_server.engine.parent_death import die_with_parent
 
@@ -28,7 +29,7 @@ class BareRelay:
 
     def __init__(self, engine: Path) -> None:
         """`engine` is the socket of what answers."""
-        self._client = EngineClient(engine)
+        self._client = EngineClient(engine, ahead=True)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Ask the engine the same, and send on what it answers."""
@@ -55,7 +56,7 @@ async def serve(engine: Path) -> None:
     print(listener.getsockname()[1], flush=True)
     config = uvicorn.Config(
         BareRelay(engine),
-        http="httptools",
+        http=HttpProtocol,
         ws="none",
         lifespan="off",
         access_log=False,
@@ -67,7 +68,7 @@ async def serve(engine: Path) -> None:
 
 def main() -> None:
     """Entry of the process."""
-    parser = argparse.ArgumentParser(description="A bare relay in Python, in front of an engine's socket.")
+    parser = argparse.ArgumentParser(description="A bare relay on ASGI, in front of an engine's socket.")
     parser.add_argument("--engine", type=Path, required=True, help="path of the engine's socket")
     args = parser.parse_args()
     die_with_parent(os.getppid())

@@ -6,7 +6,6 @@ One program for both sides, so that what it costs itself is the same; only the s
 from __future__ import annotations
 
 import asyncio
-import itertools
 import json
 import random
 import time
@@ -85,11 +84,6 @@ class Answer:
     def per_token_s(self) -> float:
         """Mean seconds between two tokens (`vllm bench serve` calls it TPOT); 0 for an answer of one."""
         return (self.times[-1] - self.times[0]) / max(1, self.tokens - 1)
-
-    @property
-    def longest_gap_s(self) -> float:
-        """The longest time between two reads that brought tokens; 0 for one read."""
-        return max((b - a for a, b in itertools.pairwise(self.times)), default=0.0)
 
 
 class Connection(asyncio.Protocol):

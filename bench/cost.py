@@ -72,6 +72,7 @@ async def idle(launches: Mapping[str, Launch], seconds: float) -> dict[str, Any]
             "seconds": seconds,
             "share_of_a_core": {name: spread(values) for name, values in shares.items()},
             "memory_bytes": {"daemon": memory(ours.side), "bare": memory(theirs.side)},
+            "zygote_resident_bytes": zygote.memory_info().rss if zygote is not None else None,
         }
 
 
@@ -151,6 +152,8 @@ def _idle_lines(rest: Mapping[str, Any]) -> list[str]:
         lines.append(
             f"    {side:8}  {held.resident / MB:.1f} ({held.shared_fairly / MB:.1f} PSS; {held.own / MB:.1f} USS)"
         )
+    if (zygote := rest["zygote_resident_bytes"]) is not None:
+        lines.append(f"    zygote    {zygote / MB:.1f}, which its engines share until they write to it")
     return [*lines, ""]
 
 

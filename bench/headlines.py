@@ -12,8 +12,9 @@ Figures = Mapping[str, Any]
 def overhead(figures: Figures) -> str:
     """What the relay adds, and the share of tokens that come through."""
     added_ms = figures["one_client"]["added_ms"]["median"]
+    p99 = ", ".join(f"{many['added_ms']['p99']:+.1f} ms at {many['streams']}" for many in figures["streams"])
     ratios = ", ".join(f"{many['ratio']:.3f} at {many['streams']}" for many in figures["streams"])
-    return f"{added_ms:+.2f} ms at 1 client; shares of the tokens/s: {ratios} streams"
+    return f"first token {added_ms:+.2f} ms at 1 client, p99 {p99} streams; shares of the tokens/s: {ratios}"
 
 
 def against_vllm(figures: Figures) -> str:
@@ -29,13 +30,14 @@ def against_vllm(figures: Figures) -> str:
 def peers(figures: Figures) -> str:
     """What each adds."""
     added = {name: of["median"] for name, of in figures["one_client"]["added_ms"].items()}
-    return ", ".join(f"{name} {ms:+.2f} ms" for name, ms in sorted(added.items(), key=lambda item: item[1]))
+    each = ", ".join(f"{name} {ms:+.2f} ms" for name, ms in sorted(added.items(), key=lambda item: item[1]))
+    return f"first token: {each}"
 
 
 def cold_start(figures: Figures) -> str:
     """How many times as fast."""
     ours, theirs = (figures[side]["fixed_s"]["median"] for side in ("arena", "vllm"))
-    return f"fixed cost {ours:.2f} s against {theirs:.2f} s: {figures['ratio']:.1f} times smaller"
+    return f"with the zygote up, fixed cost {ours:.2f} s against {theirs:.2f} s: {figures['ratio']:.1f} times smaller"
 
 
 def cost(figures: Figures) -> str:

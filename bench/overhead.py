@@ -131,8 +131,7 @@ async def measure(args: argparse.Namespace) -> None:
         "The engine is a stand-in that streams at a set pace: these figures are the relay's, not a model's.",
         f"It sends {args.pace:g} chunks/s a stream, the first after {args.first_token_ms:g} ms.",
         "Direct: its Unix socket; relay: arena-server, in front of it, on a TCP port.",
-        "Bare relay: a few lines of ASGI on the same HTTP server, which pass bytes on and do nothing else:",
-        "about the least that a relay in Python adds.",
+        "Bare relay: a few lines of ASGI on the same HTTP server and client, which pass bytes on and do nothing else.",
         "",
         *_one_client_lines("1 client", one),
         *_one_client_lines("1 client, back to back", warm),
@@ -180,7 +179,7 @@ def _streams_lines(many: dict[str, Any]) -> list[str]:
         *(f"    {name:<9} p50 {first[name]['p50']:.2f}, p99 {first[name]['p99']:.2f}" for name in first),
         f"    added     p50 {added['p50']:+.2f}, p99 {added['p99']:+.2f}; "
         f"bare relay p50 {bare['p50']:+.2f}, p99 {bare['p99']:+.2f}",
-        "    ms per output token (medians of answers): "
+        "    ms per output token, from the first on (medians of answers): "
         + ", ".join(f"{name} {value.median:.2f}" for name, value in per_token.items()),
         f"    CPU per 1,000 chunks: daemon {many['daemon_cpu_ms_per_1000_chunks']:.1f} ms "
         f"({many['daemon_cpu_share_of_a_core']:.0%} of a core), bare relay "

@@ -12,7 +12,6 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Mapping
-from pathlib import Path
 
 from bench.catalogue import CATALOGUE, Benchmark
 from bench.headlines import HEADLINES
@@ -102,17 +101,17 @@ def _anchor(heading: str) -> str:
 def main() -> int:
     """The command line."""
     try:
-        from bench.pictures.drawing import draw
+        from bench.pictures.drawing import PICTURES, draw
     except ModuleNotFoundError as e:
         print(f"{e}: the pictures need it (pip install '.[bench]')", file=sys.stderr)
         return 1
     results = kept()
-    drawn: list[Path] = [path for result in results.values() if (path := draw(result, RESULTS)) is not None]
     try:
-        text = rendered(PAGE.read_text(), results, frozenset(path.stem for path in drawn))
+        text = rendered(PAGE.read_text(), results, frozenset(results.keys() & PICTURES))
     except PageError as e:
         print(e, file=sys.stderr)
         return 1
+    drawn = [path for result in results.values() if (path := draw(result, RESULTS)) is not None]
     PAGE.write_text(text)
     print(f"{PAGE.name}: {len(results)} results, {len(drawn)} pictures")
     return 0

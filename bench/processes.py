@@ -28,10 +28,16 @@ def run(measure: Callable[[], Coroutine[Any, Any, None]]) -> int:
     """Run a benchmark on uvloop, as the daemon runs. Returns the exit status; a signal ends it in order."""
 
     async def interruptible() -> int:
-        work = asyncio.ensure_future(measure())
+        work = asyncio.create_task(measure())
         loop = asyncio.get_running_loop()
+
+        def end() -> None:
+            # Once: cancelled again while it ends its processes, it would leave those that do not end by themselves.
+            if not work.cancelling():
+                work.cancel()
+
         for sig in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            loop.add_signal_handler(sig, work.cancel)
+            loop.add_signal_handler(sig, end)
         try:
             await work
         except asyncio.CancelledError:

@@ -114,7 +114,7 @@ async def start_check(directory: Path, starts: int) -> Check:
                 async with launch() as launched:
                     seconds[name].append(launched.up_s)
     return Check(
-        "start to the first /health: daemon / bare service", min(seconds["daemon"]) / min(seconds["bare"]), 3.0
+        "start to the first /health: daemon / bare service", min(seconds["daemon"]) / min(seconds["bare"]), MOST_START
     )
 
 

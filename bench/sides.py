@@ -61,7 +61,7 @@ async def arena(engine: Side, *options: str, env: Mapping[str, str] | None = Non
 
 @contextlib.asynccontextmanager
 async def bare_relay(engine: Side) -> AsyncIterator[Side]:
-    """The least that a relay in Python does (bench/bare_relay.py), up, on a TCP port."""
+    """The least that a relay on ASGI does (bench/bare_relay.py), up, on a TCP port."""
     async with _port_teller("bare relay", "-m", "bench.bare_relay", "--engine", str(engine.target.address)) as side:
         yield side
 

@@ -124,7 +124,6 @@ def commit_now() -> str:
 
 async def run_all(benchmarks: Sequence[Benchmark], peers: str | None, out: Path) -> list[Outcome]:
     """Run them in turn, keep their results in `out` as they come, and tell what became of each."""
-    commit = commit_now()
     outcomes = []
     for number, benchmark in enumerate(benchmarks, 1):
         print(f"\n== {benchmark.name} ({number} of {len(benchmarks)}): {benchmark.what}", flush=True)
@@ -132,7 +131,7 @@ async def run_all(benchmarks: Sequence[Benchmark], peers: str | None, out: Path)
             outcome = Outcome(benchmark, skipped=reason)
         else:
             options = ("--peers", peers) if benchmark.need is Need.PEERS and peers is not None else ()
-            outcome = await run_one(benchmark, options, commit)
+            outcome = await run_one(benchmark, options, commit_now())
         if outcome.result is None:
             print(f"skipped: {outcome.skipped}" if outcome.failed is None else f"FAILED: {outcome.failed}", flush=True)
         else:

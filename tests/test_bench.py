@@ -71,6 +71,43 @@ async def test_an_interrupted_benchmark_leaves_no_process() -> None:
     assert not [p for p in started if p.is_running()]
 
 
+STUBBORN = '''
+import asyncio, sys
+from bench.processes import run, running
+
+DEAF = """
+import os, signal, time
+signal.signal(signal.SIGTERM, lambda *_: os.write(2, b"no\\n"))
+print("up", flush=True)
+while True:
+    time.sleep(99)
+"""
+
+async def measure():
+    async with running("-c", DEAF, stdout=asyncio.subprocess.PIPE) as process:
+        await process.stdout.readline()
+        print(process.pid, flush=True)
+        await asyncio.sleep(99)
+
+sys.exit(run(measure))
+'''
+
+
+async def test_a_second_ctrl_c_leaves_no_process_that_does_not_end_by_itself() -> None:
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", STUBBORN), cwd=ROOT, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    async with asyncio.timeout(60):
+        child = psutil.Process(int(await process.stdout.readline()))
+        process.send_signal(signal.SIGINT)
+        assert await process.stderr.readline() == b"no\n", "it has been asked to end"
+        process.send_signal(signal.SIGINT)
+        assert await process.wait() == 130
+    assert not child.is_running()
+
+
 @pytest.mark.parametrize("counted", [False, True])
 def test_tokens_are_counted_wherever_the_chunks_are_cut(counted: bool) -> None:
     counter = Counter()

@@ -23,25 +23,32 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
 
 
 def test_a_forked_engine_keeps_the_logging_it_was_forked_with(environment: pytest.MonkeyPatch) -> None:
-    keep_logging(ARGV)
+    keep_logging(ARGV, on_cpu=True)
     assert os.environ["VLLM_CONFIGURE_LOGGING"] == "0"
 
 
-@pytest.mark.parametrize("own", ["--logging-config.formatter=json", "--log-config-file=/f", "--config=/f"])
+@pytest.mark.parametrize(
+    "own", ["--logging-config.formatter=json", "--log-config-file=/f", "--config=/f", "--numa-bind"]
+)
 def test_a_command_line_with_a_say_in_logging_is_left_its_say(environment: pytest.MonkeyPatch, own: str) -> None:
-    keep_logging([*ARGV, own])
+    keep_logging([*ARGV, own], on_cpu=True)
     assert "VLLM_CONFIGURE_LOGGING" not in os.environ
 
 
 def test_a_file_that_configures_logging_is_read(environment: pytest.MonkeyPatch) -> None:
     environment.setenv("VLLM_LOGGING_CONFIG_PATH", "/f")  # vLLM refuses it together with VLLM_CONFIGURE_LOGGING=0
-    keep_logging(ARGV)
+    keep_logging(ARGV, on_cpu=True)
+    assert "VLLM_CONFIGURE_LOGGING" not in os.environ
+
+
+def test_where_an_engines_processes_may_be_spawned_each_sets_up_its_own(environment: pytest.MonkeyPatch) -> None:
+    keep_logging(ARGV, on_cpu=False)
     assert "VLLM_CONFIGURE_LOGGING" not in os.environ
 
 
 def test_logging_that_nobody_has_set_up_is_set_up_by_the_engine(environment: pytest.MonkeyPatch) -> None:
     environment.setattr(logging.getLogger("vllm"), "handlers", [])
-    keep_logging(ARGV)
+    keep_logging(ARGV, on_cpu=True)
     assert "VLLM_CONFIGURE_LOGGING" not in os.environ
 
 

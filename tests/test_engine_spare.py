@@ -11,7 +11,7 @@ from typing import Any, cast
 
 import pytest
 
-from arena_server.engine.client import EngineClient
+from arena_server.engine.client import EngineClient, EngineUnreachable
 from arena_server.engine.spare import Spare
 from tests.support.gate import until
 
@@ -136,6 +136,22 @@ async def test_whether_the_engine_has_ended_is_seen_when_it_is_taken(ended: bool
         assert taken is (None if ended else held)
         assert held.aborted is ended
         spare.close()
+
+
+@pytest.mark.parametrize("closing", [False, True])
+async def test_one_whose_end_was_told_is_no_trouble(server: Server, closing: bool) -> None:
+    client = EngineClient(server.path, ahead=True)
+    await ask(client)
+    await until(lambda: len(server.connections) == 2, "the next to be made")
+    spare = client._spare
+    assert spare is not None
+    await until(lambda: spare._ready is not None, "it to be there")
+    server.end()
+    await until(lambda: spare._ready is None or spare._ready.fileno() == -1, "its end to be told")
+    if not closing:
+        with pytest.raises(EngineUnreachable):
+            await ask(client)
+    client.close()
 
 
 async def test_closed_it_holds_nothing_open(server: Server) -> None:

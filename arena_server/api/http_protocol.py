@@ -165,6 +165,9 @@ class HttpProtocol(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         """Go on with the next request that is here."""
         following = self.pipeline[-1][0] if self.pipeline else None
+        if self._running is not None:
+            # It refers back to the request: else each would wait for the garbage collector.
+            self._running.scope.pop("extensions", None)
         super().on_response_complete()
         if following is not None:
             self._running = following

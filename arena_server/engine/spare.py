@@ -6,6 +6,7 @@ import asyncio
 import logging
 import select
 from collections.abc import Awaitable, Callable
+from contextvars import Context
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -44,14 +45,16 @@ class Spare:
         """Have one made, unless there is one."""
         if self._ready is None and self._making is None and not self._closed:
             loop = asyncio.get_running_loop()
-            self._making = loop.call_later(AFTER_S, self._begin)
+            # In no request's name: what comes on it is for another than the one at whose time it was made.
+            self._making = loop.call_later(AFTER_S, self._begin, context=Context())
 
     def close(self) -> None:
         """Have none from now on."""
         self._closed = True
         if self._making is not None:
             self._making.cancel()
-        if (ready := self.take()) is not None:
+        ready, self._ready = self._ready, None
+        if ready is not None:
             ready.abort()
 
     def _begin(self) -> None:
@@ -75,6 +78,8 @@ class Spare:
 
 def _is_quiet(connection: EngineAnswer) -> bool:
     """Whether nothing has come on it: not even its end."""
+    if (descriptor := connection.fileno()) < 0:
+        return False  # the event loop has been told of its end already
     look = select.poll()
-    look.register(connection.fileno(), select.POLLIN)
+    look.register(descriptor, select.POLLIN)
     return not look.poll(0)

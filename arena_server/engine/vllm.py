@@ -173,9 +173,8 @@ class VllmEngine:
             self._death.close()
         self._unwatch_progress()
         self._progress = self._load_stall = None
-        if self._client is not None:
-            self._client.close()
-        self._client = self._own_client = self._sleeper = None
+        client, self._client = self._client, None
+        self._own_client = self._sleeper = None
         if self._process is not None:
             self._launcher.kill(self._process)
             while not self._process.exited.done():
@@ -183,6 +182,8 @@ class VllmEngine:
                 if not self._process.exited.done():
                     self._logger.warning("[%s] killed, but still there; waiting", self._name)
             self._process = None
+        if client is not None:
+            client.close()
         if self._output is not None:
             await self._output.drained(1)
         shutil.rmtree(self._directory, ignore_errors=True)

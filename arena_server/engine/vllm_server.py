@@ -97,18 +97,29 @@ def _inspect_models_here() -> None:
 
 
 def preload(server: VllmServer) -> None:
-    """Do what every engine would do first: import the rest, and fill vLLM's caches of its own command line."""
+    """Do what every engine would do first: import the rest, and fill vLLM's caches of its own command line.
+
+    It saves time, and nothing depends on it: what fails here in some version of vLLM, however, is left to the engines.
+    """
     from vllm.platforms import current_platform
 
-    on_cpu = current_platform.is_cpu()
-    for module in (*preloaded.EVERYWHERE, *(preloaded.ON_CPU if on_cpu else preloaded.ON_GPU)):
-        with contextlib.suppress(ImportError):
+    for module in (*preloaded.EVERYWHERE, *(preloaded.ON_CPU if runs_on_cpu() else preloaded.ON_GPU)):
+        with contextlib.suppress(Exception):
             importlib.import_module(module)
-    with contextlib.suppress(SystemExit):  # what is wrong with a command line, its engine will say
+    with contextlib.suppress(Exception, SystemExit):  # what is wrong with a command line, its engine will say
         server.parse(["--model=none"])
-    if on_cpu:
-        _replace_kernels_once(type(current_platform))
-    _configure_logging_once()
+    if runs_on_cpu():
+        with contextlib.suppress(Exception):
+            _replace_kernels_once(type(current_platform))
+    with contextlib.suppress(Exception):
+        _configure_logging_once()
+
+
+def runs_on_cpu() -> bool:
+    """Whether vLLM's engines compute on the CPU here."""
+    from vllm.platforms import current_platform
+
+    return bool(current_platform.is_cpu())
 
 
 def _replace_kernels_once(platform: Any) -> None:
@@ -131,20 +142,21 @@ def _configure_logging_once() -> None:
     """
     if os.environ.get(LOGGING_FILE):
         return
-    with contextlib.suppress(ImportError):
-        from vllm.config.logging import LoggingConfig
-        from vllm.logger import configure_logging
+    from vllm.config.logging import LoggingConfig
+    from vllm.logger import configure_logging
 
-        configure_logging(LoggingConfig())
+    configure_logging(LoggingConfig())
 
 
-def keep_logging(argv: Sequence[str]) -> None:
+def keep_logging(argv: Sequence[str], *, on_cpu: bool) -> None:
     """In a forked engine: let vLLM leave its logging as the zygote has set it up from the same environment.
 
-    A command line or a file that has a say in it is left its say.
+    A command line or a file that has a say in it is left its say. Only on the CPU, where the engine's own processes are
+    forked, too: one that vLLM spawns (it has reasons to on a GPU, and for `numa-bind`) would say nothing at all.
     """
-    has_own = os.environ.get(LOGGING_FILE) or any(arg.startswith(("--log", "--config")) for arg in argv)
-    if logging.getLogger("vllm").handlers and not has_own:
+    own = ("--log", "--config", "--numa-bind")
+    has_own = os.environ.get(LOGGING_FILE) or any(arg.startswith(own) for arg in argv)
+    if logging.getLogger("vllm").handlers and on_cpu and not has_own:
         os.environ["VLLM_CONFIGURE_LOGGING"] = "0"
 
 

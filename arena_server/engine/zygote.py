@@ -142,10 +142,10 @@ class Zygote:
                 module = "arena_server.engine.vllm_server"
                 os.execv(sys.executable, [sys.executable, "-m", module, str(parent), *request["argv"]])
             self._control.close()
-            from arena_server.engine.vllm_server import keep_logging, serve, show_title
+            from arena_server.engine.vllm_server import keep_logging, runs_on_cpu, serve, show_title
 
             show_title(f"arena-server: engine {request['name']}")
-            keep_logging(request["argv"])
+            keep_logging(request["argv"], on_cpu=runs_on_cpu())
             serve(self._server, request["argv"])
         except BaseException as e:
             print(f"{type(e).__name__}: {e}", file=sys.stderr, flush=True)

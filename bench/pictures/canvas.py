@@ -16,6 +16,7 @@ OURS, OTHERS, LIGHT, WARN = "#1f6feb", "#8c959f", "#c8d1da", "#bf5b04"
 # Of several others, or of parts of a whole.
 COLOURS = ("#8c959f", "#57606a", "#c8d1da", "#6e5494", "#2f6f4f", "#d9a441", "#a83232", "#4b8b9b")
 INK, FAINT = "#1f2328", "#d8dee4"
+MARKERS = ("o", "D", "s")  # of the series of `dots`
 STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",  # comes with matplotlib, so that it is the same everywhere
     "font.size": 9.5,
@@ -78,29 +79,72 @@ def bars(
     colours: Sequence[str],
     *,
     ranges: Mapping[str, Sequence[tuple[float, float]]] | None = None,
-    log: bool = False,
 ) -> None:
     """Horizontal bars in groups, from above, each with its value; `ranges`: least and greatest of each."""
     thick = 0.8 / len(series)
     for turn, (name, values) in enumerate(series.items()):
         places = [group + thick * (turn - (len(series) - 1) / 2) for group in range(len(groups))]
         axes.barh(places, values, thick * 0.92, color=colours[turn], label=name)
-        ends = list(values)
-        if ranges and name in ranges:
-            ends = [high for _, high in ranges[name]]
-            low = [max(0.0, value - low) for value, (low, _) in zip(values, ranges[name], strict=True)]
-            high = [max(0.0, high - value) for value, (_, high) in zip(values, ranges[name], strict=True)]
-            axes.errorbar(values, places, xerr=[low, high], fmt="none", ecolor=INK, elinewidth=0.8, capsize=2)
-        for place, value, end in zip(places, values, ends, strict=True):
-            spot = (max(end, value, 0.0), place)
-            axes.annotate(number(value), spot, (4, 0), textcoords="offset points", va="center", fontsize=8.5)
+        _values(axes, places, values, ranges[name] if ranges and name in ranges else None)
+    _rows(axes, groups)
+    axes.margins(x=0.4 if ranges else 0.14)
+
+
+def dots(
+    axes: Axes,
+    groups: Sequence[str],
+    series: Mapping[str, Sequence[float]],
+    colours: Mapping[str, Sequence[str]],
+    *,
+    ranges: Mapping[str, Sequence[tuple[float, float]]] | None = None,
+) -> None:
+    """As `bars`, but points on a logarithmic axis, where a bar's length would mean nothing; a colour for each."""
+    everything = [value for values in series.values() for value in values]
+    everything += [low for pairs in (ranges or {}).values() for low, _ in pairs]
+    least = min((value for value in everything if value > 0), default=1.0)
+    apart = 0.7 / len(series)
+    for turn, (name, values) in enumerate(series.items()):
+        places = [group + apart * (turn - (len(series) - 1) / 2) for group in range(len(groups))]
+        for group, (place, value) in enumerate(zip(places, values, strict=True)):
+            label = None if group else name
+            axes.axhline(place, color=FAINT, linewidth=0.6, zorder=0)
+            axes.plot(max(value, least), place, MARKERS[turn], color=colours[name][group], label=label)
+        _values(axes, places, values, ranges[name] if ranges and name in ranges else None, least)
+    _rows(axes, groups)
+    plain_log(axes, least / 1.6)
+    axes.set_xlim(right=max(*everything, *(high for pairs in (ranges or {}).values() for _, high in pairs), least) * 4)
+
+
+def _values(
+    axes: Axes,
+    places: Sequence[float],
+    values: Sequence[float],
+    ranges: Sequence[tuple[float, float]] | None,
+    least: float = 0.0,
+) -> None:
+    """Each value, and from where to where it ranges, drawn and in numbers beside it."""
+    for place, value, (low, high) in zip(places, values, ranges or [(v, v) for v in values], strict=True):
+        text, at = number(value), max(value, least)
+        if ranges:
+            text += f"  ({number(low)} to {number(high)})"
+            reach = [[max(0.0, at - low)], [max(0.0, high - at)]]
+            axes.errorbar([at], [place], xerr=reach, fmt="none", ecolor=INK, elinewidth=0.8, capsize=2)
+        axes.annotate(
+            text,
+            (max(at, high, 0.0), place),
+            (6, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=8,
+            bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.8},
+        )
+
+
+def _rows(axes: Axes, groups: Sequence[str]) -> None:
     axes.set_yticks(range(len(groups)), groups)
     axes.tick_params(length=0)
     axes.invert_yaxis()
     axes.grid(axis="x")
-    if log:
-        plain_log(axes, min(v for values in series.values() for v in values if v > 0) / 2)
-    axes.margins(x=0.14)
 
 
 def plain_log(axes: Axes, left: float) -> None:

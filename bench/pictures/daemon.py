@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from bench.pictures.canvas import COLOURS, OTHERS, OURS, bars, canvas, goal_line, legend, number
@@ -16,23 +17,31 @@ COST_SIDES = ("daemon", "bare")
 def cold_start(figures: Figures) -> Figure:
     """Both sides' phases one after the other, and each phase's medians."""
     sides = {"vLLM's own server": figures["vllm"], "arena-server": figures["arena"]}
-    drawn, (axes,) = canvas(f"Where does a cold start's time go? ({figures['model']})", rows=5)
+    drawn, (axes, near) = canvas(f"Where does a cold start's time go? ({figures['model']})", rows=5, columns=2)
     for place, side in enumerate(sides.values()):
-        left = 0.0
-        for (name, phase), colour in zip(side["phase_s"].items(), COLOURS[: len(side["phase_s"])], strict=True):
-            width = phase["median"]
-            axes.barh(place, width, 0.6, left=left, color=colour, label=None if place else name)
-            left += width
-        text = f"{number(left)} s ({number(side['fixed_s']['median'])} fixed)"
-        axes.annotate(text, (left, place), (4, 0), textcoords="offset points", va="center", fontsize=8.5)
+        end = _phases(axes, place, side["phase_s"])
+        text = f"{number(side['healthy_s']['median'])} s ({number(side['fixed_s']['median'])} fixed)"
+        axes.annotate(text, (end, place), (4, 0), textcoords="offset points", va="center", fontsize=8.5)
     axes.set_yticks(range(len(sides)), list(sides))
-    axes.tick_params(length=0)
     axes.invert_yaxis()
-    axes.grid(axis="x")
-    axes.margins(x=0.2)
+    axes.margins(x=0.5)
     legend(drawn, axes)
     axes.set_xlabel("seconds until healthy: medians of the phases")
+    _phases(near, 0, figures["arena"]["phase_s"])
+    near.set(yticks=[], ylim=(1, -1), xlabel="seconds: arena-server alone, enlarged")
+    for each in (axes, near):
+        each.tick_params(length=0)
+        each.grid(axis="x")
     return drawn
+
+
+def _phases(axes: Axes, place: float, phase_s: Figures) -> float:
+    """A bar of them; returns where it ends."""
+    left = 0.0
+    for (name, phase), colour in zip(phase_s.items(), COLOURS[: len(phase_s)], strict=True):
+        axes.barh(place, phase["median"], 0.6, left=left, color=colour, label=None if place else name)
+        left += phase["median"]
+    return left
 
 
 def cost(figures: Figures) -> Figure:
@@ -49,7 +58,8 @@ def cost(figures: Figures) -> Figure:
         axes.containers[0][1].set_facecolor(OTHERS)
         axes.set_xlabel(unit)
         axes.set_xlim(0, 1.25 * max(most, *values))
-        goal_line(axes, most, f"goal {most:g}")
+        axes.locator_params(axis="x", nbins=4)
+        goal_line(axes, most, f"goal: at most {most:g}")
     for axes in places[1:]:
         axes.set_yticks([])
     return drawn

@@ -8,7 +8,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from bench.pictures.canvas import COLOURS, OTHERS, OURS, bars, canvas, legend, number, plain_log
+from bench.pictures.canvas import COLOURS, FAINT, OTHERS, OURS, bars, canvas, dots, legend, number, plain_log
 
 Figures = Mapping[str, Any]
 LEAST_S = 1.0  # where the axis of waits begins
@@ -28,6 +28,7 @@ def evening(figures: Figures) -> Figure:
     waits.grid(axis="both")
     legend(drawn, waits)
     kinds = {"load_s": "one cold model", "cold_pair_s": "two cold models", "pair_in_use_s": "two, others in use"}
+    kinds = {kind: title for kind, title in kinds.items() if all(figures[kind].values())}  # `--runs 0` leaves pairs out
     names = list(sides)
     medians = {name: [statistics.median(figures[kind][name]) for kind in kinds] for name in names}
     ranges = {name: [(min(figures[kind][name]), max(figures[kind][name])) for kind in kinds] for name in names}
@@ -73,21 +74,26 @@ def policies(figures: Figures) -> Figure:
     for table in workloads:
         ours = [row for row in table["rows"] if row["policy"] in titles]
         for row in ours:
-            axes.barh(place, row["p95_s"], 0.92, color=colours[row["policy"]])
             spot = (max(row["p95_s"], LEAST_S), place)
+            axes.axhline(place, color=FAINT, linewidth=0.6, zorder=0)
+            axes.plot(*spot, "o", color=colours[row["policy"]], markersize=5)
             axes.annotate(number(row["p95_s"]), spot, (4, 0), textcoords="offset points", va="center", fontsize=7)
             place += 1
         ticks[place - (len(ours) + 1) / 2] = f"{table['workload']}, {'sleep' if table['sleeps'] else 'no sleep'}"
         place += 0.8
     for policy, title in titles.items():
-        axes.barh(0, 0, color=colours[policy], label=title)
+        axes.plot([], [], "o", color=colours[policy], label=title)
     legend(drawn, axes)
     axes.set_yticks(list(ticks), list(ticks.values()))
     axes.tick_params(length=0)
     axes.invert_yaxis()
-    axes.margins(x=0.08, y=0.01)
+    axes.margins(y=0.03)
     axes.grid(axis="x")
-    plain_log(axes, LEAST_S)
+    plain_log(axes, LEAST_S / 1.2)
+    axes.set_xlim(
+        right=2
+        * max(LEAST_S, *(row["p95_s"] for table in workloads for row in table["rows"] if row["policy"] in titles))
+    )
     axes.set_xlabel("seconds, p95 (log)")
     return drawn
 
@@ -105,7 +111,7 @@ def gpu_swap(figures: Figures) -> Figure:
     drawn, (axes,) = canvas(f"How long until a model answers? ({figures['size']} models)", rows=len(kinds))
     medians = {"seconds": [seconds[kind]["median"] for kind in kinds]}
     ranges = {"seconds": [(seconds[kind]["low"], seconds[kind]["high"]) for kind in kinds]}
-    bars(axes, [titles[kind] for kind in kinds], medians, (OURS,), ranges=ranges, log=True)
-    axes.containers[0][0].set_facecolor(OTHERS)
+    colours = {"seconds": [OTHERS if kind == "vllm" else OURS for kind in kinds]}
+    dots(axes, [titles[kind] for kind in kinds], medians, colours, ranges=ranges)
     axes.set_xlabel("seconds (log)" + (", a dry run on the CPU" if figures["dry_run"] else ""))
     return drawn

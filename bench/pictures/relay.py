@@ -3,31 +3,33 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from matplotlib.figure import Figure
 
-from bench.pictures.canvas import LIGHT, OTHERS, OURS, bars, canvas, legend
+from bench.pictures.canvas import COLOURS, LIGHT, OTHERS, OURS, bars, canvas, dots, legend
 
 Figures = Mapping[str, Any]
 
 
 def overhead(figures: Figures) -> Figure:
-    """Time to the first token, direct and through the relay: one client, and many streams."""
+    """Time to the first token by each way: one client, and many streams."""
+    titles = {"direct": "engine's own socket", "bare": "through a bare relay", "relay": "through arena-server"}
+    colours = {"direct": OTHERS, "bare": COLOURS[5], "relay": OURS}
     kinds = {"1 client": figures["one_client"], "back to back": figures["back_to_back"]}
     kinds |= {f"{many['streams']} streams": many for many in figures["streams"]}
-    groups, direct, relay = [], [], []
-    for title, found in kinds.items():
-        ms = found["first_token_ms"]
-        for quantile in ms["direct"]:
-            groups.append(f"{title}, {quantile}")
-            direct.append(ms["direct"][quantile])
-            relay.append(ms["relay"][quantile])
-    drawn, (axes,) = canvas("What does the relay add to the first token?", rows=len(groups) * 1.3)
-    bars(axes, groups, {"engine's own socket": direct, "through arena-server": relay}, (OTHERS, OURS))
+    ways = [way for way in titles if way in figures["one_client"]["first_token_ms"]]
+    found = [
+        (f"{title}, {quantile}", [of["first_token_ms"][way][quantile] for way in ways])
+        for title, of in kinds.items()
+        for quantile in of["first_token_ms"]["direct"]
+    ]
+    drawn, (axes,) = canvas("What does the relay add to the first token?", rows=len(found) * len(ways) * 0.65)
+    series = {titles[way]: [values[n] for _, values in found] for n, way in enumerate(ways)}
+    dots(axes, [group for group, _ in found], series, {titles[way]: [colours[way]] * len(found) for way in ways})
     legend(drawn, axes)
-    axes.set_xlabel("milliseconds from request to first token (stand-in engine)")
+    axes.set_xlabel("milliseconds from request to first token (stand-in engine; log)")
     return drawn
 
 
@@ -45,7 +47,7 @@ def against_vllm(figures: Figures) -> Figure:
         medians = {title: [statistics.median(rounds) for rounds in each] for title, each in found.items()}
         ranges = {title: [(min(rounds), max(rounds)) for rounds in each] for title, each in found.items()}
         bars(axes, groups, medians, colours, ranges=ranges)
-    first.set_xlabel("ms to first token: median of rounds, least to greatest")
+    first.set_xlabel("ms to first token: median of rounds (least to greatest)")
     rate.set_xlabel("tokens per second: the same")
     rate.set_yticks([])
     legend(drawn, first)
@@ -58,19 +60,14 @@ def peers(figures: Figures) -> Figure:
     names = sorted(added, key=lambda name: added[name]["median"])
     cpu = figures["streams"]["cpu_ms_per_1000_chunks"]
     drawn, (first, used) = canvas("What does a front door add?", rows=len(names) * 2, columns=2)
-    quantiles: dict[str, Sequence[float]] = {
-        quantile: [max(0.01, added[name][quantile]) for name in names] for quantile in added[names[0]]
-    }
-    bars(first, names, quantiles, (OTHERS, LIGHT), log=True)
+    quantiles = {quantile: [added[name][quantile] for name in names] for quantile in added[names[0]]}
+    shades = {quantile: [OURS if name == "arena-server" else OTHERS for name in names] for quantile in quantiles}
+    dots(first, names, quantiles, shades)
     legend(drawn, first)
     first.set_xlabel("milliseconds added to the first token, 1 client (log)")
-    bars(used, names, {"cpu": [cpu[name] for name in names]}, (OTHERS,), log=True)
+    dots(used, names, {"cpu": [cpu[name] for name in names]}, {"cpu": shades["median"]})
     used.set_xlabel("CPU milliseconds per 1,000 chunks (log)")
     used.set_yticks([])
-    for axes in (first, used):
-        for shade, container in zip((1.0, 0.4), axes.containers, strict=False):
-            patch = container[names.index("arena-server")]
-            patch.set(facecolor=OURS, alpha=shade)
     return drawn
 
 
@@ -82,5 +79,6 @@ def gpu_throughput(figures: Figures) -> Figure:
     )
     ranges = {"rate": [(rate["low"], rate["high"]) for rate in rates.values()]}
     bars(axes, list(rates), {"rate": [rate["median"] for rate in rates.values()]}, (OTHERS,), ranges=ranges)
+    axes.patches[list(rates).index("arena-server")].set_facecolor(OURS)
     axes.set_xlabel("tokens per second" + (", a dry run on the CPU" if figures["dry_run"] else ""))
     return drawn

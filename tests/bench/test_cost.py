@@ -52,6 +52,7 @@ def _figures(up_s: float = 1.0, share: float = 0.005, resident_mb: float = 120.0
             "seconds": 30,
             "share_of_a_core": {"daemon": spread([0.0, share, 0.5]), "bare": once, "zygote": once},
             "memory_bytes": {"daemon": held, "bare": held},
+            "zygote_resident_bytes": None,
         },
         "open_streams": {"daemon": streams, "bare": streams, "ratio": 1.0},
         "chunks": {"streams": 32, "cpu_ms_per_1000_chunks": both, "ratio": 1.0},

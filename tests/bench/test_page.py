@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import re
 from datetime import UTC, datetime
@@ -91,6 +92,12 @@ def test_the_summary_has_main_figures_of_each(name: str) -> None:
     assert re.search(r"\d", row.rsplit("| met |")[1])
 
 
+def test_the_relays_main_figures_have_all_that_its_goal_is_about() -> None:
+    told = HEADLINES["overhead"](SAMPLES["overhead"])
+    assert told.startswith("first token +0.80 ms at 1 client, p99 +1.2 ms at 16, +1.2 ms at 64, +1.2 ms at 256")
+    assert told.endswith("0.998 at 16, 0.998 at 64, 0.998 at 256")
+
+
 def test_figures_of_another_shape_are_told_by_name() -> None:
     odd = parse(a_result("overhead").text().replace("added_ms", "added_us"))
     with pytest.raises(PageError, match=r"overhead\.json"):
@@ -112,6 +119,26 @@ def test_a_picture_is_small_and_says_what_it_was_drawn_from(name: str, tmp_path:
     picture = path.read_bytes()
     assert len(picture) < 100_000
     assert result.mark().encode() in picture
+
+
+def test_the_relays_picture_shows_the_ways_that_were_measured() -> None:
+    without = copy.deepcopy(SAMPLES["overhead"])
+    for found in (without["one_client"], without["back_to_back"], *without["streams"]):
+        del found["first_token_ms"]["bare"]
+    direct, bare, relay = "engine's own socket", "through a bare relay", "through arena-server"
+    for figures, ways in ((SAMPLES["overhead"], [direct, bare, relay]), (without, [direct, relay])):
+        assert [text.get_text() for text in PICTURES["overhead"](figures).legends[0].get_texts()] == ways
+
+
+def test_a_cold_start_is_as_long_as_it_was_and_not_as_its_phases_medians_together() -> None:
+    told = [text.get_text() for text in PICTURES["cold_start"](SAMPLES["cold_start"]).axes[0].texts]
+    assert told == ["22.0 s (21.0 fixed)", "1.21 s (1.16 fixed)"]
+
+
+def test_no_bar_stands_on_a_logarithmic_axis() -> None:
+    for name in NAMES:
+        for axes in PICTURES[name](SAMPLES[name]).axes:
+            assert axes.get_xscale() == "linear" or not axes.patches, name
 
 
 def test_a_picture_is_the_same_byte_for_byte(tmp_path: Path) -> None:
