@@ -165,7 +165,8 @@ def _streams_lines(held: Mapping[str, Any]) -> list[str]:
         for count, grown in found["bytes_per_1000"].items():
             lines.append(f"              at {count}: {_scaled(grown, 1 / MB)} MB more for each 1,000")
         lines.append(f"              {_scaled(found['after_bytes'], 1 / MB)} MB when they have ended")
-    lines.append(f"    ratio     {held['ratio']:.2f} at the most streams")
+    ratio = "none: the bare one has not grown" if held["ratio"] is None else f"{held['ratio']:.2f} at the most streams"
+    lines.append(f"    ratio     {ratio}")
     return ["Open streams: resident memory", *lines, ""]
 
 

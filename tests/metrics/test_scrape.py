@@ -263,7 +263,8 @@ async def test_a_scrape_that_is_given_up_leaves_nothing_behind() -> None:
             await metrics
         gate.release()
         await until(lambda: not [t for t in asyncio.all_tasks() - tasks if not _of_an_engine(t)], "all tasks to end")
-        assert all(r.aborted for e in daemon.engines.values() for r in e.requests[-1:])
+        last = [e.requests[-1] for e in daemon.engines.values()]
+        await until(lambda: all(request.aborted for request in last), "the engines to be told")
         page = await scrape(daemon.url)
         assert page.values("arena_engine_scrape_failures_total", "model") == dict.fromkeys("abc", 0)
         assert len(page.values("vllm:generation_tokens_total", "model")) == 3
