@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -173,9 +174,10 @@ class Daemon:
 
     def socket_of(self, name: str) -> Path:
         """The private socket of a loaded engine."""
-        number = list(self.health()["models"]).index(name) + 1
         (mine,) = self.run_dir.iterdir()
-        return mine / str(number) / "http.sock"
+        found = [path for path in mine.glob("*/http.sock") if _serves(path, name)]
+        assert len(found) == 1, f"{name} is served at {found}"
+        return found[0]
 
     def wait_until(self, condition: Callable[[], bool], what: str, limit_s: float = 120) -> None:
         """Poll until the condition holds."""
@@ -225,3 +227,13 @@ def _lives(process: psutil.Process) -> bool:
         return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return False
+
+
+def _serves(path: Path, name: str) -> bool:
+    """Whether the engine behind this socket has the model. (A reload goes on counting the directories.)"""
+    with socket.socket(socket.AF_UNIX) as engine:
+        engine.settimeout(30)
+        engine.connect(str(path))
+        engine.sendall(b"GET /v1/models HTTP/1.1\r\nHost: engine\r\nConnection: close\r\n\r\n")
+        answer = b"".join(iter(lambda: engine.recv(1 << 16), b""))
+    return f'"id":"{name}"'.encode() in answer
