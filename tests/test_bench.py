@@ -75,7 +75,7 @@ STUBBORN = '''
 import asyncio, sys
 from bench.processes import run, running
 
-DEAF = """
+DEAF = r"""
 import os, signal, time
 signal.signal(signal.SIGTERM, lambda *_: os.write(2, b"no\\n"))
 print("up", flush=True)

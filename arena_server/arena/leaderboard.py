@@ -145,6 +145,8 @@ class Leaderboard:
         process = await asyncio.create_subprocess_exec(*self._command, stdin=pipe, stdout=pipe, stderr=pipe)
         try:
             output, said = await process.communicate(asked)
+        except RuntimeError as e:  # uvloop's, of a process that has ended before it was written to
+            raise ChildProcessError(str(e)) from e
         finally:
             if process.returncode is None:
                 with contextlib.suppress(ProcessLookupError):

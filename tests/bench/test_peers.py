@@ -291,7 +291,8 @@ async def test_a_run_with_nginx_ends_with_its_figures_as_json() -> None:
     for part in ("one_client", "back_to_back", "streams"):
         assert set(figures[part]["added_ms"]) == {"arena-server", "nginx"}
     assert set(figures["streams"]["tokens_per_s"]) == {"direct", "arena-server", "nginx"}
-    assert all(ms > 0 for ms in figures["streams"]["cpu_ms_per_1000_chunks"].values())
+    # In ticks of 10 ms, of which so short a run may see none.
+    assert all(ms >= 0 for ms in figures["streams"]["cpu_ms_per_1000_chunks"].values())
     assert set(figures["ratios"]) == {"nginx"}
     added = {name: ms["median"] for name, ms in figures["one_client"]["added_ms"].items()}
     assert report["met"] is (added["arena-server"] <= 2 * added["nginx"])
