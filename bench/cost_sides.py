@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import socket
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
@@ -16,6 +15,7 @@ from pathlib import Path
 import aiohttp
 import psutil
 
+from arena_server.demo.daemon import free_port
 from bench.client import Target
 from bench.processes import BenchError, running, until_healthy
 from bench.sides import START_LIMIT_S, Side
@@ -77,7 +77,7 @@ def bare(directory: Path, pace: float = 100.0) -> Launch:
 
 @contextlib.asynccontextmanager
 async def _launched(name: str, command: Callable[[int], tuple[str, ...]], log: Path) -> AsyncIterator[Launched]:
-    port = _free_port()
+    port = free_port(0)
     argv = command(port)
     with log.open("wb") as output:
         began = time.perf_counter()
@@ -87,11 +87,6 @@ async def _launched(name: str, command: Callable[[int], tuple[str, ...]], log: P
                 up_s = time.perf_counter() - began
                 up_cpu_s = own_cpu_s(process.pid)
             yield Launched(Side(Target(name, port), psutil.Process(process.pid)), up_s, up_cpu_s)
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
 
 
 def own_cpu_s(pid: int) -> float:

@@ -28,16 +28,21 @@ class Side:
 
     def cpu_s(self) -> float:
         """CPU seconds that the process and its children have used so far."""
-        total = 0.0
-        for process in (self.process, *self.process.children(recursive=True)):
-            with contextlib.suppress(psutil.NoSuchProcess):
-                times = process.cpu_times()
-                total += times.user + times.system
-        return float(total)
+        return tree_cpu_s(self.process)
 
     def resident_bytes(self) -> int:
         """What the process holds in RAM, without its children."""
         return int(self.process.memory_info().rss)
+
+
+def tree_cpu_s(root: psutil.Process) -> float:
+    """CPU seconds that a process and its children, as far as they live, have used so far."""
+    total = 0.0
+    for process in (root, *root.children(recursive=True)):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            times = process.cpu_times()
+            total += times.user + times.system
+    return float(total)
 
 
 @contextlib.asynccontextmanager

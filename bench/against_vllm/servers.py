@@ -22,6 +22,7 @@ from arena_server.engine.launcher import ZYGOTE_ENVIRONMENT
 from arena_server.errors import ArenaError
 from arena_server.gpu.probe import open_probe
 from bench.processes import BenchError, running, until_healthy
+from bench.sides import tree_cpu_s
 
 START_LIMIT_S = 300.0
 IDLE_S = 3.0
@@ -52,18 +53,9 @@ class Servers:
     async def idle_cores(self) -> dict[str, float]:
         """How many cores the daemon together with its engine uses while nobody asks, and how many vLLM's server."""
         roots = {ARENA: self.daemon, VLLM: self.vllm}
-        before = {way: _cpu_s(root) for way, root in roots.items()}
+        before = {way: tree_cpu_s(root) for way, root in roots.items()}
         await asyncio.sleep(IDLE_S)
-        return {way: (_cpu_s(root) - before[way]) / IDLE_S for way, root in roots.items()}
-
-
-def _cpu_s(root: psutil.Process) -> float:
-    total = 0.0
-    for process in (root, *root.children(recursive=True)):
-        with contextlib.suppress(psutil.NoSuchProcess):
-            times = process.cpu_times()
-            total += times.user + times.system
-    return float(total)
+        return {way: (tree_cpu_s(root) - before[way]) / IDLE_S for way, root in roots.items()}
 
 
 @contextlib.asynccontextmanager
