@@ -14,6 +14,7 @@ import pytest
 from bench import overhead, stand_in
 from bench.client import TOKEN_MARK, Connection, Counter
 from bench.report import percentile
+from tests.support.processes import lives
 
 ROOT = Path(__file__).parents[1]
 OVERHEAD = (sys.executable, "-m", "bench.overhead", "--requests", "5", "--streams", "2", "--tokens", "20", "--json")
@@ -68,7 +69,7 @@ async def test_an_interrupted_benchmark_leaves_no_process() -> None:
         process.send_signal(signal.SIGINT)
         assert await process.wait() == 130
     assert len(started) == 3
-    assert not [p for p in started if p.is_running()]
+    assert not [p for p in started if lives(p)]
 
 
 STUBBORN = '''
@@ -105,7 +106,7 @@ async def test_a_second_ctrl_c_leaves_no_process_that_does_not_end_by_itself() -
         assert await process.stderr.readline() == b"no\n", "it has been asked to end"
         process.send_signal(signal.SIGINT)
         assert await process.wait() == 130
-    assert not child.is_running()
+    assert not lives(child)
 
 
 @pytest.mark.parametrize("counted", [False, True])

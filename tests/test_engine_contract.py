@@ -27,6 +27,7 @@ from arena_server.engine.vllm import VllmEngine
 from tests.engine_contract import LocalEngineContract, healthy, streaming
 from tests.support.fake_engine import FakeEngine
 from tests.support.gate import until
+from tests.support.processes import lives
 from tests.support.replies import reply_to, stream
 
 ENVIRONMENT = {"OMP_NUM_THREADS": "1", "VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1", "HF_HUB_OFFLINE": "1"}
@@ -124,7 +125,7 @@ class VllmSubject:
     def leftovers(self) -> list[str]:
         zygote = self.launcher.zygote_pid
         children = psutil.Process(zygote).children(recursive=True) if zygote is not None else []
-        return [*map(str, self._directory.rglob("*")), *(str(p) for p in children if _lives(p))]
+        return [*map(str, self._directory.rglob("*")), *(str(p) for p in children if lives(p))]
 
     def break_loads(self) -> None:
         self._broken = True
@@ -150,13 +151,6 @@ class VllmSubject:
 
     def stream_request(self) -> dict[str, object]:
         return {"model": "tiny", "prompt": "a", "stream": True, "max_tokens": 2000, "ignore_eos": True}
-
-
-def _lives(process: psutil.Process) -> bool:
-    try:
-        return bool(process.status() != psutil.STATUS_ZOMBIE)
-    except psutil.NoSuchProcess:
-        return False
 
 
 @pytest_asyncio.fixture(loop_scope="module", scope="module")

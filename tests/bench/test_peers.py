@@ -29,6 +29,7 @@ from bench.peers.ports import free_ports
 from bench.processes import BenchError
 from bench.stand_in import MODEL, answer
 from tests.bench.program import ROOT, report_of
+from tests.support.processes import lives
 
 WITH_NGINX = pytest.mark.skipif(nginx.binary() is None, reason="nginx is not installed")
 
@@ -279,7 +280,7 @@ async def test_an_interrupted_run_leaves_no_process() -> None:
         process.send_signal(signal.SIGINT)
         assert await process.wait() == 130
     assert len(started) == 4  # the engine, the daemon, nginx and its worker
-    assert not any(child.is_running() for child in started)
+    assert not any(lives(child) for child in started)
 
 
 @WITH_NGINX

@@ -20,6 +20,7 @@ import psutil
 import yaml
 
 from arena_server.demo.daemon import ENGINE_ARGS, free_port
+from tests.support.processes import command_line, lives
 
 
 def model_config(path: Path, **more: Any) -> dict[str, Any]:
@@ -194,17 +195,17 @@ class Daemon:
         """Every living process below the daemon, zombies left out."""
         assert self.process is not None
         with contextlib.suppress(psutil.NoSuchProcess):
-            return [p for p in psutil.Process(self.process.pid).children(recursive=True) if _lives(p)]
+            return [p for p in psutil.Process(self.process.pid).children(recursive=True) if lives(p)]
         return []
 
     def titled(self, beginning: str) -> list[psutil.Process]:
         """Those whose command line begins so, as `ps` shows it."""
-        return [p for p in self.processes() if " ".join(p.cmdline()).startswith(beginning)]
+        return [p for p in self.processes() if command_line(p).startswith(beginning)]
 
     def core_of(self, model: str) -> psutil.Process:
         """The EngineCore process of a model."""
         (engine,) = self.titled(f"arena-server: engine {model}")
-        return next(p for p in engine.children(recursive=True) if p.cmdline()[0].startswith("VLLM::EngineCore"))
+        return next(p for p in engine.children(recursive=True) if command_line(p).startswith("VLLM::EngineCore"))
 
     def note_processes(self) -> None:
         """Remember what runs now, for `left`."""
@@ -212,7 +213,7 @@ class Daemon:
 
     def left(self) -> list[psutil.Process]:
         """Those of the remembered processes that still live."""
-        return [p for p in self._seen if _lives(p)]
+        return [p for p in self._seen if lives(p)]
 
     def kill(self) -> None:
         """SIGKILL."""
@@ -220,13 +221,6 @@ class Daemon:
         self.note_processes()
         os.kill(self.process.pid, signal.SIGKILL)
         self.process.wait(10)
-
-
-def _lives(process: psutil.Process) -> bool:
-    try:
-        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
-    except psutil.NoSuchProcess:
-        return False
 
 
 def _serves(path: Path, name: str) -> bool:
