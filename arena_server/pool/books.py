@@ -80,6 +80,10 @@ class Books:
     # Tickets
 
     def _grant(self, ticket: int, names: frozenset[str], now: float) -> None:
+        self._lend(ticket, names, now)
+        self._effects.append(Grant(ticket))
+
+    def _lend(self, ticket: int, names: frozenset[str], now: float) -> None:
         self.leases[ticket] = names
         for name in names:
             model = self.models[name]
@@ -88,7 +92,6 @@ class Books:
             if ticket in model.owed:
                 model.owed.clear()
             model.last_used = now
-        self._effects.append(Grant(ticket))
 
     def _refuse(self, ticket: int, refusal: Refusal, detail: str, retry_after_s: float | None = None) -> None:
         self._effects.append(Refuse(ticket, refusal, detail, retry_after_s))

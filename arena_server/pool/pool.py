@@ -129,16 +129,22 @@ class Pool:
         Cancelling the wait gives up the place in the queue; a load it caused goes on. Raises ModelUnavailable,
         QueueFull, WaitLimit, ModelsDoNotFitTogether, ModelNotFound or ShuttingDown.
         """
-        return await self._granted(self._ask(models, asker), notices)
+        wanted = self._wanted(models)
+        if (ticket := self._tickets.at_once(wanted)) is not None:
+            return self._lease(ticket, wanted)
+        return await self._granted(self._tickets.ask(wanted, asker), notices)
 
-    def _ask(self, models: Iterable[str], asker: str = "") -> Ask:
+    def _wanted(self, models: Iterable[str]) -> frozenset[str]:
         if self._closed:
             raise ShuttingDown("The server is shutting down.")
-        return self._tickets.ask(frozenset(self._known(name) for name in models), asker)
+        return frozenset([self._known(name) for name in models])
 
     async def _granted(self, ask: Ask, notices: Notices | None = None) -> Lease:
         await self._tickets.granted(ask, notices)
-        return Lease({name: self._engines[name] for name in ask.models}, partial(self._tickets.give_back, ask.ticket))
+        return self._lease(ask.ticket, ask.models)
+
+    def _lease(self, ticket: int, models: frozenset[str]) -> Lease:
+        return Lease({name: self._engines[name] for name in models}, partial(self._tickets.give_back, ticket))
 
     # Operators
 
@@ -148,7 +154,7 @@ class Pool:
         if model.residency is Residency.FAILED:
             wait_s = model.retry_at - self._clock.now()
             raise ModelUnavailable(f"{name} failed: {model.error} (reset it, or wait {wait_s:.0f} s)")
-        ask = self._ask([name])
+        ask = self._tickets.ask(self._wanted([name]))
         if (error := self._tickets.refused_at_once(ask)) is not None:
             raise error
 

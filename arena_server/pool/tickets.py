@@ -49,6 +49,14 @@ class Tickets:
         self._outlooks: dict[int, Outlook] = {}  # as they were at `_outlooks_at`
         self._outlooks_at = -math.inf
 
+    def at_once(self, models: frozenset[str]) -> int | None:
+        """The ticket of who asks for models that are awake while nobody waits; None of others, who have to `ask`."""
+        ticket = next(self._numbers)
+        if not self._core.grant_at_once(ticket, models, self._clock.now()):
+            return None
+        self._open.add(ticket)
+        return ticket
+
     def ask(self, models: frozenset[str], asker: str = "") -> Ask:
         """Ask for models; the answer may be there at once. Turns are shared out fairly between askers."""
         ticket = next(self._numbers)

@@ -426,3 +426,14 @@ def test_an_idle_victim_serves_on_until_it_can_be_put_away() -> None:
     world.request("d")
     assert world.at(LOADING) == ["c"]
     assert world.granted(world.request("a")), "its device loads c; d's turn comes after that"
+
+
+def test_the_patience_begins_when_the_last_idle_victim_is_asked() -> None:
+    world = scene("a", "b", "c", "d", room=3, patience_s=5.0)
+    wake(world, "a", "b")
+    world.request("c")
+    world.request("d")
+    world.now += 1.0
+    world.request("a")
+    world.request("b")
+    assert world.core.next_deadline(world.now) == world.now + 5.0

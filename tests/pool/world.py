@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field, replace
 
 from arena_server.pool.core import PoolCore
@@ -380,6 +381,18 @@ class World:
 
     # Checks
 
+    def _told(self, event: Event) -> list[Effect]:
+        """Tell the core as the pool does: what may be granted at once is asked for so."""
+        if not isinstance(event, Request):
+            return self.core.handle(event, self.now)
+        before = deepcopy(self.core)
+        if not self.core.grant_at_once(event.ticket, event.models, self.now):
+            return self.core.handle(event, self.now)
+        due = before.handle(Tick(), self.now)
+        after = [effect for effect in deepcopy(self.core).handle(Tick(), self.now) if effect not in due]
+        require(not after, f"nothing but time follows from a request that is granted at once, and not {after}")
+        return [Grant(event.ticket)]
+
     def _send(self, event: Event) -> None:
         self.broken = True
         self._check(event)
@@ -387,7 +400,7 @@ class World:
 
     def _check(self, event: Event) -> None:
         evictor = self.evictor
-        self.effects = self.core.handle(event, self.now)
+        self.effects = self._told(event)
         granted: set[str] = set()
         for effect in self.effects:
             match effect:
