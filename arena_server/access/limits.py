@@ -35,6 +35,7 @@ class Limits:
         # Of addresses: those that ask now, which are no more than there are connections, and the last of the others.
         self._present: dict[str, Account] = {}
         self._past: LRUCache[str, Account] = LRUCache(MOST_ADDRESSES)
+        self._unlimited = Ticket([], clock, lambda: None)
 
     def configure(self, access: AccessConfig) -> None:
         """Other limits from now on. What was asked so far still counts."""
@@ -50,10 +51,12 @@ class Limits:
 
         Raises OverLimit or OverQuota; then nothing was taken.
         """
-        now, wall = self._clock.now(), self._wall()
         if caller.key is not None:
             self._of_key(caller.key).limits = key_limits or self._access.key_limits
         accounts = self._accounts(caller)
+        if not accounts:
+            return self._unlimited
+        now, wall = self._clock.now(), self._wall()
         try:
             for account in accounts:
                 account.check(now, wall)

@@ -54,6 +54,7 @@ def test_who_sends_no_host_is_no_browser() -> None:
         *(("arena.example", True), ("arena.example:8443", True), ("10.0.0.5", True)),
         # A page can write the header of a proxy itself. Its own name has the daemon's port, as it came from there.
         *(("evil.example:8000", False), ("evil.example:08000", False), ("10.0.0.5:8000", False), ("", False)),
+        *(("arena.example:" + "9" * 5000, False), ("a" * 5000, False)),
     ],
 )
 def test_through_a_proxy_on_this_machine(host: str, good: bool) -> None:
