@@ -16,6 +16,28 @@ from arena_server.request_id import Origin
 CLIENT_LEFT = 499  # nginx's status for a client that closed the connection before its answer was whole
 
 
+class Tokens(Protocol):
+    """Knows how many tokens were counted so far, whenever it is asked."""
+
+    @property
+    def prompt_tokens(self) -> int:
+        """Of the question."""
+        ...
+
+    @property
+    def completion_tokens(self) -> int:
+        """Of the answer."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """So many, and no more to come (a `Tokens`)."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+
 class Listener(Protocol):
     """Hears of requests. Called on the event loop in the middle of an answer: neither waits nor raises."""
 
@@ -28,13 +50,16 @@ class Listener(Protocol):
         ...
 
 
+NO_TOKENS = Counted()
+
+
 @dataclass(slots=True)
 class Course:
     """One request to one model; a battle or a comparison has one for each side.
 
     `route` is the daemon's route, `model` the configured name; `traceparent` W3C's header, as it came or as
     a listener set it. `status` is the HTTP status as the client saw it (an error event within a stream counts as its
-    error's own), or CLIENT_LEFT. `error` is an error's code, if it ended with one. The tokens are those counted so far;
+    error's own), or CLIENT_LEFT. `error` is an error's code, if it ended with one. `tokens` tells those counted so far;
     `cached` answers took none.
     """
 
@@ -50,8 +75,7 @@ class Course:
     status: int = 0
     error: str | None = None
     caller: Caller = ANYBODY
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
+    tokens: Tokens = NO_TOKENS
     cached: bool = False
     _clock: Clock = field(kw_only=True, repr=False)
     _listeners: Sequence[Listener] = field(kw_only=True, repr=False)
@@ -67,7 +91,7 @@ class Course:
 
     def counts(self, prompt_tokens: int, completion_tokens: int) -> None:
         """So many tokens it is by now, in all."""
-        self.prompt_tokens, self.completion_tokens = prompt_tokens, completion_tokens
+        self.tokens = Counted(prompt_tokens, completion_tokens)
 
     def is_served_by(self, model: str) -> None:
         """Another model is to answer, in place of one whose engines have not taken the request: it was not granted."""

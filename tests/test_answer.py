@@ -20,7 +20,7 @@ async def outcome_of(*chunks: bytes) -> tuple[int, str | None]:
 
     sent: list[Message] = []
     answer = Answer(send, CHAT, TokenCounter(CHAT, stream=True))
-    await answer.start(200, [(b"content-type", b"text/event-stream")])
+    await answer.start(200, [(b"content-type", b"text/event-stream")], "alpha")
     for chunk in chunks:
         await answer.add(chunk)
     await answer.finish()

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from arena_server.course import NO_TOKENS
 from tests.support.courses import Heard
 from tests.support.daemon_app import MODELS, FakeDaemon, Hands, config_of, running_daemon
 from tests.support.gate import until
@@ -402,8 +403,8 @@ async def test_a_hit_waits_for_no_model_and_takes_no_tokens() -> None:
         assert (await asked(daemon, ask()))[0] == "hit"
         assert daemon.view("alpha").residency == "cold"
         miss, hit = await heard.whole(2)
-        assert (miss.cached, miss.completion_tokens > 0) == (False, True)
-        assert (hit.cached, hit.status, hit.error, hit.prompt_tokens, hit.completion_tokens) == (True, 200, None, 0, 0)
+        assert (miss.cached, miss.tokens.completion_tokens > 0) == (False, True)
+        assert (hit.cached, hit.status, hit.error, hit.tokens) == (True, 200, None, NO_TOKENS)
         assert hit.granted is not None
 
 

@@ -32,7 +32,7 @@ async def test_counts_are_asked_for_and_what_else_a_client_asks_of_its_stream_go
     options: Any, local: Any, remote: Any
 ) -> None:
     body = json.dumps({"model": "m", "stream": True, "stream_options": options}).encode()
-    question = Question("/v1/chat/completions", [], body, JSON, ask_of(body, JSON), True)
+    question = Question("/v1/chat/completions", "", [], body, JSON, ask_of(body, JSON), True)
 
     async def sent(*, to_remote: bool) -> Any:
         engine = cast(Engine, SimpleNamespace(served_name="m", remote=to_remote))

@@ -27,8 +27,10 @@ HOP_BY_HOP = frozenset(
     b"connection keep-alive proxy-authenticate proxy-authorization proxy-connection te trailer transfer-encoding "
     b"upgrade".split()
 )
-# The daemon's server puts its own.
-KEPT_FROM_CLIENT = HOP_BY_HOP | {b"server", b"date"}
+# Which model has answered: another than was asked, of an alias or in a failed one's place.
+SERVED_BY = b"x-arena-served-by"
+# The daemon and its server put their own.
+KEPT_FROM_CLIENT = HOP_BY_HOP | {b"server", b"date", SERVED_BY}
 # Of a stream that begins before the engine's answer: as vLLM's own are, and not to be gathered by nginx on its way.
 STREAM_HEADERS = (
     (b"content-type", b"text/event-stream; charset=utf-8"),
@@ -43,9 +45,15 @@ Outcome = tuple[int, str | None]
 
 def end_to_end(headers: Iterable[Header], left_out: frozenset[bytes]) -> list[Header]:
     """The headers that travel on: without `left_out` and those that Connection names. Names come in lower case."""
-    pairs = [(name.lower(), value) for name, value in headers]
-    named = {token.strip().lower() for name, value in pairs if name == b"connection" for token in value.split(b",")}
-    return [(name, value) for name, value in pairs if name not in left_out and name not in named]
+    kept = []
+    named: set[bytes] = set()
+    for written, value in headers:
+        name = written.lower()
+        if name == b"connection":
+            named.update(token.strip().lower() for token in value.split(b","))
+        if name not in left_out:
+            kept.append((name, value))
+    return [(name, value) for name, value in kept if name not in named] if named else kept
 
 
 class Answer:
@@ -79,8 +87,8 @@ class Answer:
         if self._started and self._stream:
             await self._body(f": {text}\n\n".encode())
 
-    async def start(self, status: int, headers: Iterable[Header]) -> None:
-        """Begin with the engine's status and headers, unless a notice came before."""
+    async def start(self, status: int, headers: Iterable[Header], model: str) -> None:
+        """Begin with the status and headers of this model's engine, unless a notice came before."""
         self.outcome = (status, None)
         kept = end_to_end(headers, KEPT_FROM_CLIENT)
         stream = any(n == b"content-type" and v.startswith(b"text/event-stream") for n, v in kept)
@@ -91,6 +99,7 @@ class Answer:
         self._started, self._stream = True, stream
         if stream:
             kept = [(name, value) for name, value in kept if name != b"content-length"]  # what is taken out is missing
+        kept.append((SERVED_BY, model.encode("latin-1")))
         await self._send({"type": "http.response.start", "status": status, "headers": kept})
 
     async def add(self, chunk: bytes) -> None:

@@ -16,11 +16,11 @@ from cachetools import TTLCache
 from pydantic_core import from_json
 from starlette.types import Message, Send
 
-from arena_server.api.answer import Header, end_to_end
+from arena_server.api.answer import SERVED_BY, Header, end_to_end
 from arena_server.api.answer_end import GENERATION_PATHS, is_good_stream, is_good_whole
 from arena_server.api.form import is_form
 from arena_server.api.question import KEPT_FROM_ENGINE, Question
-from arena_server.api.relay import RESPONSES_PATH, SERVED_BY
+from arena_server.api.relay import RESPONSES_PATH
 from arena_server.caller import Caller
 from arena_server.clock import Clock
 from arena_server.config import CacheConfig, Config

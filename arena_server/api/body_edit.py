@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 from pydantic import JsonValue
 
@@ -33,9 +33,10 @@ Place = tuple[str, int, int]
 """A name, and where its value begins and ends."""
 
 
-def edited(body: bytes, content_type: str, fields: Mapping[str, JsonValue]) -> bytes:
+def edited(body: bytes, content_type: str, fields: Mapping[str, JsonValue | bytes]) -> bytes:
     """The body with these fields, at the top level of its JSON object: in place of those of the same name, else at the
-    end. A name that is there several times is set each time, as servers differ in which they take.
+    end. A name that is there several times is set each time, as servers differ in which they take. Values in bytes are
+    JSON as they are.
 
     In form data those that are there are set. `body` is one that `ask_of` has read; raises BadRequest for some that are
     none.
@@ -44,34 +45,43 @@ def edited(body: bytes, content_type: str, fields: Mapping[str, JsonValue]) -> b
         return body
     if is_form(content_type):
         found = [(name, *span) for name in fields for span in field_spans(body, content_type, name) if any(span)]
-        texts = {name: (value if isinstance(value, str) else json.dumps(value)) for name, value in fields.items()}
-        return _with_values(body, found, {name: text.encode() for name, text in texts.items()}, b"", len(body))
+        texts = {name: value.encode() if isinstance(value, str) else _in_json(value) for name, value in fields.items()}
+        return _with_values(body, found, texts, b"", len(body))
     try:
-        return _json_edited(body, {name: json.dumps(value).encode() for name, value in fields.items()})
+        return _json_edited(body, {name: _in_json(value) for name, value in fields.items()})
     except (IndexError, ValueError):
         raise BadRequest("We could not parse the JSON body of your request.") from None
 
 
-async def edited_async(body: bytes, content_type: str, fields: Mapping[str, JsonValue]) -> bytes:
+async def edited_async(body: bytes, content_type: str, fields: Mapping[str, JsonValue | bytes]) -> bytes:
     """As `edited`; large bodies in a thread."""
     if len(body) < LARGE_BYTES:
         return edited(body, content_type, fields)
     return await asyncio.to_thread(edited, body, content_type, fields)
 
 
+def _in_json(value: JsonValue | bytes) -> bytes:
+    return value if isinstance(value, bytes) else json.dumps(value).encode()
+
+
 def _json_edited(body: bytes, values: Mapping[str, bytes]) -> bytes:
     """Raises IndexError and ValueError where the body is no JSON object."""
-    keys = {name: json.dumps(name).encode() for name in values}
+    pairs = {name: (b'"%b"' % name.encode(), value) for name, value in values.items()}
     # Without an escape a name is there letter by letter, or not at all.
-    if b"\\u" in body or any(key in body for key in keys.values()):
-        found, end = _places(body, values)
-    else:
-        found, end = [], body.rindex(b"}")
-    names = {name for name, _, _ in found}
-    more = b", ".join(keys[name] + b": " + values[name] for name in values if name not in names)
-    if more and not body[:end].rstrip(_WHITESPACE).endswith(b"{"):
-        more = b", " + more
-    return _with_values(body, found, values, more, end)
+    if b"\\u" not in body and not any(key in body for key, _ in pairs.values()):
+        end = body.rindex(b"}")
+        return b"".join((body[:end], _more(body, end, pairs.values()), body[end:]))
+    found, end = _places(body, values)
+    for name, _, _ in found:
+        pairs.pop(name, None)
+    return _with_values(body, found, values, _more(body, end, pairs.values()), end)
+
+
+def _more(body: bytes, end: int, pairs: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """What is to come before the closing brace, which is at `end`."""
+    more = b", ".join([b"%b: %b" % pair for pair in pairs])
+    is_first = body[:end].rstrip(_WHITESPACE).endswith(b"{")
+    return b", " + more if more and not is_first else more
 
 
 def _with_values(body: bytes, found: Collection[Place], values: Mapping[str, bytes], more: bytes, end: int) -> bytes:

@@ -81,8 +81,7 @@ class Inference:
         stream = ask.stream and self._path in EVENT_STREAM_PATHS
         # Never `request.url`: some Starlettes make it of the Host header, and `Host: x/sleep?` would choose the route.
         query = scope["query_string"].decode("latin-1")
-        path = f"{self._path}?{query}" if query else self._path
-        question = Question(path, headers, body, content_type, ask, stream)
+        question = Question(self._path, query, headers, body, content_type, ask, stream)
         fallbacks = [name for name in self._names.fallbacks(model) if asker.caller.may_ask(name)]
         key = self._cache.key_of(asker.caller, question, model, self._names.models[model])
         course = self._courses.begin(asker, self._path, model, stream=stream)

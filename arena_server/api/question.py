@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+
+from pydantic import JsonValue
 
 from arena_server.api.answer import HOP_BY_HOP, Header, end_to_end
 from arena_server.api.body import Ask, StreamOptions
@@ -17,6 +19,11 @@ from arena_server.engine.base import Engine
 
 # Their streams tell the tokens so far in each event, if they are asked to.
 COUNTING_PATHS = frozenset({"/v1/chat/completions", "/v1/completions"})
+COUNTS: dict[str, JsonValue] = {"include_usage": True}
+# Of each event, so that an answer that is left early is counted to its last token.
+COUNTS_OF_EACH: dict[str, JsonValue] = {**COUNTS, "continuous_usage_stats": True}
+COUNTS_JSON = json.dumps(COUNTS).encode()
+COUNTS_OF_EACH_JSON = json.dumps(COUNTS_OF_EACH).encode()
 # A session's, to be given the same of several models that share an alias.
 SESSION_HEADER = b"x-arena-session"
 
@@ -32,7 +39,10 @@ KEPT_FROM_ENGINE = HOP_BY_HOP | NOT_FOR_ENGINES | course_headers.NAMES
 
 def header(headers: Headers, name: bytes) -> str:
     """The first of that name, which is in lower case, as those of an ASGI scope are; empty if there is none."""
-    return next((value.decode("latin-1") for found, value in headers if found == name), "")
+    for found, value in headers:
+        if found == name:
+            return value.decode("latin-1")
+    return ""
 
 
 def session_of(headers: Headers, caller: Caller) -> str:
@@ -42,12 +52,13 @@ def session_of(headers: Headers, caller: Caller) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """One request. `path` is the engine's route with its query, if any; `headers` and `body` are the client's.
+    """One request. `route` is the engine's; `query`, `headers` and `body` are the client's.
 
     `stream` tells whether its answer comes as server-sent events.
     """
 
-    path: str
+    route: str
+    query: str
     headers: Headers
     body: bytes
     content_type: str
@@ -55,9 +66,9 @@ class Question:
     stream: bool
 
     @property
-    def route(self) -> str:
-        """The path without its query."""
-        return self.path.partition("?")[0]
+    def path(self) -> str:
+        """The route with its query, if any."""
+        return f"{self.route}?{self.query}" if self.query else self.route
 
     def counter(self) -> TokenCounter:
         """Counts the tokens of its answer, and takes out of it what the client did not ask for."""
@@ -76,15 +87,16 @@ class Question:
 
     async def body_for(self, engine: Engine) -> bytes:
         """The body as the engine is to have it: with the name by which it knows its model, and asking for counts."""
-        fields: dict[str, Any] = {}
+        fields: dict[str, JsonValue | bytes] = {}
         # Of several `model`s a server that is not ours may take another one than `ask` has, and than was allowed.
         if engine.remote or self.ask.model != engine.served_name:
             fields["model"] = engine.served_name
         asked = self.ask.stream_options or StreamOptions()
         if self.stream and self.route in COUNTING_PATHS and asked.valid:
-            # Of each event, so that an answer that is left early is counted to its last token. That is vLLM's own word,
-            # which other servers might refuse, unless the client has sent it.
-            own = not engine.remote or (asked.include_usage and asked.continuous_usage_stats)
-            each = {"continuous_usage_stats": True} if own else {}
-            fields["stream_options"] = {**asked.others, "include_usage": True, **each}
+            # Counts of each event are vLLM's own: other servers might refuse the word, unless the client has sent it.
+            each = not engine.remote or (asked.include_usage and asked.continuous_usage_stats)
+            if asked.others:
+                fields["stream_options"] = {**asked.others, **(COUNTS_OF_EACH if each else COUNTS)}
+            else:
+                fields["stream_options"] = COUNTS_OF_EACH_JSON if each else COUNTS_JSON
         return await edited_async(self.body, self.content_type, fields) if fields else self.body

@@ -32,8 +32,6 @@ logger = logging.getLogger(__name__)
 ATTEMPTS = 3
 RESPONSES_PATH = "/v1/responses"
 NOTICE_EVERY_S = 10.0
-# Which model has answered: another than was asked, of an alias or in a failed one's place.
-SERVED_BY = b"x-arena-served-by"
 
 
 class TakesNoRequests(EngineDied):
@@ -150,12 +148,12 @@ class Relay:
         return True
 
     async def _stream(self, engine: Engine, answer: Answer) -> None:
-        question, course, counter = self._question, self._course, answer.counter
+        question, course = self._question, self._course
+        course.tokens = answer.counter
         client = engine.client  # now: it may die while a large body is made ready, and then has none
         body = await question.body_for(engine)
         async with client.post(question.path, question.headers_for(course), body) as upstream:
-            headers = [(name, value) for name, value in upstream.headers if name.lower() != SERVED_BY]
-            await answer.start(upstream.status, [*headers, (SERVED_BY, engine.name.encode("latin-1"))])
+            await answer.start(upstream.status, upstream.headers, engine.name)
             good = upstream.status < 400  # an error's text is no token
 
             def look(chunk: bytes) -> None:
@@ -165,17 +163,13 @@ class Relay:
             def take(chunk: bytes) -> bool:
                 if not answer.add_at_once(chunk):
                     return False
-                look(chunk)
-                course.counts(counter.prompt_tokens, counter.completion_tokens)
+                if course.first_token is None:
+                    look(chunk)
                 return True
 
-            try:
-                async for chunk in upstream.chunks(take):
-                    look(chunk)
-                    await answer.add(chunk)
-                    course.counts(counter.prompt_tokens, counter.completion_tokens)
-            finally:
-                course.counts(counter.prompt_tokens, counter.completion_tokens)  # of the piece at which it was left
+            async for chunk in upstream.chunks(take):
+                look(chunk)
+                await answer.add(chunk)
         await answer.finish()
 
     def _has_token(self, chunk: bytes) -> bool:

@@ -58,7 +58,7 @@ class RequestIds:
         async def send_with_id(message: Message) -> None:
             if message["type"] == "http.response.start":
                 # An engine may put its own, which is this one, too, or (under an older vLLM) another.
-                message["headers"] = [*(h for h in message.get("headers", ()) if h[0].lower() != HEADER), header]
+                message["headers"] = [*[h for h in message.get("headers", ()) if h[0].lower() != HEADER], header]
             await send(message)
 
         await self._app(scope, receive, send_with_id)

@@ -124,26 +124,25 @@ class _Upload:
         """
         if self._whole:
             return await self._receive()
-        now = asyncio.get_running_loop().time()
-        if self._deadline is None:
-            self._check_declared()
-        if self._deadline is None or self.size_bytes >= self._due_bytes:
-            self._deadline = now + self._uploads.limits.timeout_s
-            self._due_bytes = self.size_bytes + LEAST_BYTES
         exchange = exchange_of(self._scope)
         if exchange is not None and exchange.has_body:
             message = await self._receive()
         else:
-            message = await self._receive_by(self._deadline)
+            message = await self._receive_in_time()
         self._whole = not message.get("more_body", False)
         more = len(message.get("body", b""))
         self._uploads.take(more, self.size_bytes + more)
         self.size_bytes += more
         return message
 
-    async def _receive_by(self, deadline: float) -> Message:
+    async def _receive_in_time(self) -> Message:
+        if self._deadline is None:
+            self._check_declared()
+        if self._deadline is None or self.size_bytes >= self._due_bytes:
+            self._deadline = asyncio.get_running_loop().time() + self._uploads.limits.timeout_s
+            self._due_bytes = self.size_bytes + LEAST_BYTES
         try:
-            async with asyncio.timeout_at(deadline):
+            async with asyncio.timeout_at(self._deadline):
                 return await self._receive()
         except TimeoutError:
             raise BodyTooSlow(

@@ -133,8 +133,13 @@ class EngineAnswer(asyncio.Protocol):
 
     def on_body(self, body: bytes) -> None:
         """A piece of the body."""
-        if self._taker is not None and not self._unread and self.awaited and self._taken(body):
-            return
+        if self._taker is not None and not self._unread and self.awaited:
+            try:
+                if self._taker(body):
+                    return
+            except Exception as e:  # a defect, of which the parser would make an engine that is lost
+                self._fail(e)
+                return
         self._unread.append(body)
         self._unread_bytes += len(body)
         if self._unread_bytes > MOST_UNREAD_BYTES and not self._paused:
@@ -145,15 +150,11 @@ class EngineAnswer(asyncio.Protocol):
         """The answer is whole."""
         self._complete = self._has_head
 
-    def _taken(self, body: bytes) -> bool:
-        assert self._taker is not None
-        try:
-            return self._taker(body)
-        except Exception as e:  # a defect, of which the parser would make an engine that is lost
-            waiting, self._waiting, self._taker = self._waiting, None, None
-            if waiting is not None and not waiting.done():
-                waiting.set_exception(e)
-            return True
+    def _fail(self, error: Exception) -> None:
+        """Have whoever waits raise it; what comes from now on is left for them."""
+        waiting, self._waiting, self._taker = self._waiting, None, None
+        if waiting is not None and not waiting.done():
+            waiting.set_exception(error)
 
     def _take(self) -> bytes:
         body = self._unread[0] if len(self._unread) == 1 else b"".join(self._unread)

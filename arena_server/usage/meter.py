@@ -13,7 +13,7 @@ from datetime import datetime
 
 from arena_server.caller import Caller
 from arena_server.clock import Clock
-from arena_server.course import Course
+from arena_server.course import NO_TOKENS, Course
 from arena_server.errors import ArenaError
 from arena_server.store.usage_record import ANONYMOUS, Place, Used
 from arena_server.usage.ledger import Ledger
@@ -157,7 +157,8 @@ class UsageMeter:
         found = self._prices(course.model)
         if found is not None or metered.model != course.model:  # another answers in its place
             metered.model, metered.prices = course.model, found or Prices()
-        prompt, completion = (0, 0) if course.cached else (course.prompt_tokens, course.completion_tokens)
+        tokens = NO_TOKENS if course.cached else course.tokens
+        prompt, completion = tokens.prompt_tokens, tokens.completion_tokens
         # Until something of the answer is there, another model may have to give it.
         if not (course.first_token is not None or prompt or completion or course.cached or course.ended is not None):
             return

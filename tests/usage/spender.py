@@ -41,8 +41,8 @@ async def main(url: str) -> None:
     flushing = asyncio.create_task(meter.run())
     while not flushing.done():
         await asyncio.sleep(0.01)
-        course.counts(0, course.completion_tokens + 1)
-        print("counted", time.monotonic(), course.completion_tokens, flush=True)
+        course.counts(0, course.tokens.completion_tokens + 1)
+        print("counted", time.monotonic(), course.tokens.completion_tokens, flush=True)
 
 
 asyncio.run(main(sys.argv[1]))

@@ -240,7 +240,7 @@ async def test_a_store_that_fails_loses_nothing_and_doubles_nothing(bench: Bench
     for _ in range(3):
         with pytest.raises(StoreUnavailable):
             await bench.meter.flush()
-        course.counts(10, course.completion_tokens + 1)
+        course.counts(10, course.tokens.completion_tokens + 1)
     bench.book.fails = ""
     await bench.meter.flush()
     assert bench.book.of() == Used(1, 10, 4, 0.0, 18 * PICO)
@@ -353,7 +353,7 @@ async def test_any_course_of_things(bench: Bench, seed: int) -> None:
             courses.append(bench.begin(chance.choice(["alpha", "beta"]), Caller(key=chance.choice(["k1", "k2"]))))
         elif what < 0.6 and running:
             course = chance.choice(running)
-            course.counts(7, course.completion_tokens + chance.randrange(4))
+            course.counts(7, course.tokens.completion_tokens + chance.randrange(4))
         elif what < 0.75 and running:
             chance.choice(running).end(200)
         else:
@@ -366,7 +366,8 @@ async def test_any_course_of_things(bench: Bench, seed: int) -> None:
     await bench.meter.close()
     for model, key in itertools.product(("alpha", "beta"), ("k1", "k2")):
         of = [course for course in courses if (course.model, course.caller.key) == (model, key)]
-        prompt, completion = sum(c.prompt_tokens for c in of), sum(c.completion_tokens for c in of)
+        prompt, completion = sum(c.tokens.prompt_tokens for c in of), sum(c.tokens.completion_tokens for c in of)
         cost = bench.prices[model].cost_pico(prompt, completion)
         assert bench.book.of(model, key) == Used(len(of), prompt, completion, 0.0, cost)
-    assert sum(tokens for _, tokens in bench.taken) == sum(c.prompt_tokens + c.completion_tokens for c in courses)
+    told = [course.tokens for course in courses]
+    assert sum(n for _, n in bench.taken) == sum(t.prompt_tokens + t.completion_tokens for t in told)
