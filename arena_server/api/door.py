@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -67,11 +68,7 @@ class Door:
 
     def before(self, app: ASGIApp) -> ASGIApp:
         """The application, behind this door."""
-
-        async def guarded(scope: Scope, receive: Receive, send: Send) -> None:
-            await self._answer(app, scope, receive, send)
-
-        return guarded
+        return partial(self._answer, app)
 
     def configure(self, config: Config) -> None:
         """Put a new configuration into force. Raises ConfigError if its keys cannot be had; then nothing changes."""

@@ -62,7 +62,7 @@ class TokenCounter:
         self._show_usage = show_usage or not stream
         self._show_each = (show_usage and show_each) or not stream
         self._choices = max(choices, 1)
-        self._scanner = UsageScanner()
+        self._scanner: UsageScanner | None = None  # made for the first that it is to look at
         self._prompt_tokens = 0
         self._completion_tokens = 0
         self._pieces = 0  # since the server last told the tokens
@@ -139,7 +139,7 @@ class TokenCounter:
             whole, newline, some = some.rpartition(b"\n")
             before = (self.take(whole + newline) if newline else b"") + self.rest()
             self._drop_empty = False
-            self._scanner = UsageScanner()  # what came before may have been no JSON
+            self._scanner = None  # what came before may have been no JSON
             self._cut_index = int(found[1]) if (found := INDEX.search(some)) is not None else 0
         elif end := some.find(b"\n") + 1:
             some, more = some[:end], some[end:]
@@ -268,12 +268,14 @@ class TokenCounter:
             return
         for line in lines.split(b"\n"):
             if b'"usage"' in line:
-                self._scanner = UsageScanner()  # what came before may have been no JSON
+                self._scanner = None  # what came before may have been no JSON
                 self.look(line)
             else:
                 self._pieces += len(DELTA.findall(line))
 
     def _scan(self, some: bytes) -> Usage | None:
+        if self._scanner is None:
+            self._scanner = UsageScanner()
         self._scanner.feed(some)
         found, self._scanner.found = self._scanner.found, None
         return found
