@@ -35,20 +35,14 @@ from arena_server.engine.output import EngineOutput
 from arena_server.engine.vllm import VllmEngine
 from arena_server.gpu.probe import open_probe
 from bench.cold_phases import NAMES, PHASES, WEIGHTS, UnknownLog, fixed_s, phases
-from bench.processes import BenchError, run, running, until_healthy
+from bench.completion import complete
+from bench.processes import BenchError, run, until_healthy
 from bench.report import Report, Spread, machine, spread, step
+from bench.vllm_server import CPU_ENVIRONMENT, MODULE, launched
 
 LEAST_RATIO = 15.0
 START_LIMIT_S = 600.0
-VLLM_SERVER = "vllm.entrypoints.openai.api_server"
 ENGINE_ARGS = {"max_model_len": 2048, "enforce_eager": True, "kv_cache_memory_bytes": 64 << 20}
-# For both sides. On CPU, threads bound to the same cores or too many of them would slow either.
-ENVIRONMENT = {
-    "VLLM_CPU_OMP_THREADS_BIND": "nobind",
-    "OMP_NUM_THREADS": "1",
-    "VLLM_NO_USAGE_STATS": "1",
-    "HF_HUB_OFFLINE": "1",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,10 +126,9 @@ class ColdStart:
         printed = Printed()
         output = EngineOutput(printed.line, lambda _: None)  # the daemon's reader, so that lines come alike
         log_fd = await output.open()
-        argv = ("-m", VLLM_SERVER, *command.argv)
         try:
             printed.began = time.perf_counter()
-            async with running(*argv, env=command.env, stdout=log_fd, stderr=log_fd) as process:
+            async with launched(command, log_fd) as process:
                 async with _client(directory) as client:
                     await until_healthy(client, process, START_LIMIT_S)
                 healthy_s = time.perf_counter() - printed.began
@@ -148,10 +141,8 @@ class ColdStart:
             await output.drained(1)
 
     async def _first_token(self, directory: Path) -> None:
-        body = {"model": self._name, "prompt": "The sea", "max_tokens": 1}
-        async with _client(directory) as client, client.post("/v1/completions", json=body) as response:
-            if response.status != 200:
-                raise BenchError(f"the engine answered {response.status}: {await response.text()}")
+        async with _client(directory) as client:
+            await complete(client, self._name)
 
 
 def _client(directory: Path) -> aiohttp.ClientSession:
@@ -211,7 +202,7 @@ def report(host: dict[str, Any], figures: dict[str, Any]) -> Report:
     phase_ratios = {name: _ratio(vllm["phase_s"][name], arena["phase_s"][name]) for name in NAMES}
     lines = [
         f"Cold start of {figures['model']}, seconds, {figures['runs']} of each",
-        f"vLLM's own server: from the launch of `python -m {VLLM_SERVER}`",
+        f"vLLM's own server: from the launch of `python -m {MODULE}`",
         "arena-server: from VllmEngine.load(), with the zygote up",
         "",
         *_row("fixed cost", vllm["fixed_s"], arena["fixed_s"], ratio),
@@ -254,7 +245,7 @@ def main() -> int:
     parser.add_argument("--runs", type=int, default=3, help="counted cold starts a side (3)")
     parser.add_argument("--json", action="store_true", help="print a JSON object as the last line")
     args = parser.parse_args()
-    os.environ.update(ENVIRONMENT)
+    os.environ.update(CPU_ENVIRONMENT)
     engines = logging.getLogger("arena_server.engine")
     engines.setLevel(logging.INFO)  # what engines say is read, not shown
     engines.propagate = False

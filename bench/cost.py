@@ -14,13 +14,14 @@ import asyncio
 import statistics
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from bench.client import Demand, many_streams
 from bench.cost_memory import memory_of_streams
-from bench.cost_sides import Launch, bare, daemon, memory, own_cpu_s, settled
+from bench.cost_sides import Launch, bare, daemon, memory, settled
+from bench.own_cpu import own_cpu_s
 from bench.processes import run
 from bench.report import Report, Spread, machine, spread, step
 from bench.sides import arena, stand_in
@@ -183,7 +184,7 @@ def _scaled(found: Spread, by: float) -> Spread:
     return Spread(found.median * by, found.low * by, found.high * by, found.count)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main() -> int:
     """The command line."""
     parser = argparse.ArgumentParser(description="What the daemon itself costs.")
     parser.add_argument("--launches", type=int, default=5, help="measured starts of each side (5)")
@@ -195,7 +196,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--engine-start", choices=("fork", "spawn"), default="fork", help="the daemon's: fork has a zygote (fork)"
     )
     parser.add_argument("--json", action="store_true", help="print a JSON object as the last line")
-    args = parser.parse_args(argv)
+    args = parser.parse_args()
     return run(lambda: measure(args))
 
 

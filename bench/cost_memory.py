@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import statistics
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -45,7 +44,6 @@ def figures_of(held: Sequence[dict[int | str, int]], counts: Sequence[int]) -> d
         "before_bytes": spread([seen["before"] for seen in held]),
         "bytes_per_1000": per_1000,
         "after_bytes": spread([seen["after"] for seen in held]),
-        "median_bytes_with": {str(n): statistics.median(seen[n] for seen in held) for n in counts},
     }
 
 

@@ -17,6 +17,7 @@ import psutil
 
 from arena_server.demo.daemon import free_port
 from bench.client import Target
+from bench.own_cpu import own_cpu_s
 from bench.processes import BenchError, running, until_healthy
 from bench.sides import START_LIMIT_S, Side
 
@@ -87,11 +88,6 @@ async def _launched(name: str, command: Callable[[int], tuple[str, ...]], log: P
                 up_s = time.perf_counter() - began
                 up_cpu_s = own_cpu_s(process.pid)
             yield Launched(Side(Target(name, port), psutil.Process(process.pid)), up_s, up_cpu_s)
-
-
-def own_cpu_s(pid: int) -> float:
-    """CPU seconds that a process has used so far, without its children, to the nanosecond (clock_getcpuclockid(3))."""
-    return time.clock_gettime((~pid << 3) | 2)
 
 
 def memory(side: Side) -> Memory:

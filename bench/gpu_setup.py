@@ -5,7 +5,6 @@ On the CPU every step is the same and asks the same of vLLM; only no memory is f
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
 import shutil
 import subprocess
@@ -28,18 +27,18 @@ from arena_server.engine.launcher import Launcher
 from arena_server.engine.vllm import VllmEngine
 from arena_server.gpu.device_memory import DeviceMemory
 from arena_server.gpu.probe import MemoryProbe, open_probe
-from bench.processes import BenchError, running, until_healthy
+from bench.completion import ONE_TOKEN, complete
+from bench.processes import BenchError, until_healthy
+from bench.vllm_server import CPU_ENVIRONMENT, launched
 
 START_LIMIT_S = 600.0
 REQUEST_LIMIT_S = 600.0
-VLLM_SERVER = "vllm.entrypoints.openai.api_server"
 NAMES = ("one", "two")
 CONTEXT = 2048
 
 # Unless the environment says otherwise. Flashinfer, where it is missing, ends the engine unless it is not sampled with.
 ENVIRONMENT = {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1", "HF_HUB_OFFLINE": "1", "VLLM_HOST_IP": "127.0.0.1"}
 GPU_ENVIRONMENT = {"VLLM_USE_FLASHINFER_SAMPLER": "0"}
-CPU_ENVIRONMENT = {"VLLM_CPU_OMP_THREADS_BIND": "nobind", "OMP_NUM_THREADS": "1"}
 
 GPU_ARGS = {"dtype": "bfloat16", "max_model_len": CONTEXT, "attention_backend": "FLASH_ATTN"}
 CPU_ARGS = {
@@ -69,16 +68,6 @@ def set_environment(*, gpu: bool) -> None:
     """What vLLM finds in its environment, in this process and all that it starts."""
     for name, value in {**ENVIRONMENT, **(GPU_ENVIRONMENT if gpu else CPU_ENVIRONMENT)}.items():
         os.environ.setdefault(name, value)
-
-
-def about_cuda(*, gpu: bool) -> dict[str, str | None]:
-    """The versions that the figures depend on beside vLLM's."""
-    driver = None
-    if gpu:
-        import pynvml
-
-        driver = str(pynvml.nvmlSystemGetDriverVersion())
-    return {"torch": importlib.metadata.version("torch"), "driver": driver}
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,7 +193,7 @@ class Subject:
     async def first_token(self) -> float:
         """Seconds that a request for one token takes."""
         began = time.perf_counter()
-        await self._complete({"prompt": "The sea", "max_tokens": 1})
+        await self._complete(ONE_TOKEN)
         return time.perf_counter() - began
 
     async def greedy(self) -> str:
@@ -232,10 +221,7 @@ class Subject:
         log = directory / "log"
         with log.open("wb") as output:
             began = time.perf_counter()
-            async with (
-                running("-m", VLLM_SERVER, *command.argv, env=command.env, stdout=output, stderr=output) as process,
-                _client(directory / "http.sock") as client,
-            ):
+            async with launched(command, output) as process, _client(directory / "http.sock") as client:
                 await until_healthy(client, process, START_LIMIT_S, log)
                 return time.perf_counter() - began
 
@@ -247,11 +233,3 @@ class Subject:
 def _client(socket: Path) -> aiohttp.ClientSession:
     timeout = aiohttp.ClientTimeout(total=REQUEST_LIMIT_S)
     return aiohttp.ClientSession("http://engine", connector=aiohttp.UnixConnector(str(socket)), timeout=timeout)
-
-
-async def complete(client: aiohttp.ClientSession, model: str, body: Mapping[str, Any]) -> Any:
-    """The answer to a completion. Raises BenchError."""
-    async with client.post("/v1/completions", json={"model": model, **body}) as response:
-        if response.status != 200:
-            raise BenchError(f"{model} answered {response.status}: {await response.text()}")
-        return await response.json()

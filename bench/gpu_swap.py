@@ -7,7 +7,8 @@ a request for the one that is away until its first token, with nothing else to d
 one busy (`patience_s` is 0: it drains at once); by level, level 0 being stop and load.
 
 Models of 8b where two of them have room, each half of the device. That takes longer than one command may last on some
-machines; `--only` and `--levels` share it out over several, and `--models` keeps the models from one to the next.
+machines; `--only` and `--levels` share it out over several, `--models` keeps the models from one to the next, and
+bench/gpu_swap_parts.py makes one result of them.
 
     python -m bench.gpu_swap [--runs 3] [--size 8b] [--models DIR] [--only engines|swaps] [--levels 0 1 2] [--json]
     python -m bench.gpu_swap --cpu      # no GPU: the same steps with vLLM's CPU build, to try this program
@@ -18,13 +19,11 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import json
 import logging
 import sys
-import tempfile
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,11 +31,15 @@ import aiohttp
 
 from arena_server.engine.base import EngineError
 from arena_server.engine.launcher import Launcher
-from bench.gpu_daemon import swapping_daemon
-from bench.gpu_setup import NAMES, Setup, Subject, about_cuda, complete, make_setup, set_environment, why_no_gpu
-from bench.processes import BenchError, run
-from bench.report import Report, Spread, machine, spread, step
+from bench import gpu_program
+from bench.completion import complete
+from bench.daemon import daemon
+from bench.gpu_program import about_lines, goal_of, prepared
+from bench.gpu_setup import NAMES, Setup, Subject
+from bench.processes import BenchError
+from bench.report import Report, Spread, spread, step
 
+BENCH = "gpu_swap"
 LEAST_RATIO = 20.0
 LEVELS = (1, 2)
 STREAMS = 4  # of the traffic
@@ -109,7 +112,10 @@ async def measure_swaps(setup: Setup, directory: Path, level: int, runs: int) ->
     """Seconds until the first token of the model that is away, by what the other one has to do."""
     quiet: list[float] = []
     busy: list[float] = []
-    async with step(f"swaps at level {level}"), swapping_daemon(setup, directory, level) as client:
+    models = {name: setup.model_config(name, sleep_level=level) for name in NAMES}
+    pool = {**setup.pool_config(), "patience_s": 0}
+    async with step(f"swaps at level {level}"), daemon(directory, models, pool, name=f"level-{level}") as served:
+        client = served.client
         for name in NAMES:  # not counted: both are loaded once
             await first_token(client, name)
         for _ in range(runs):
@@ -165,31 +171,24 @@ async def traffic(client: aiohttp.ClientSession, model: str) -> AsyncIterator[No
 
 async def measure(args: argparse.Namespace) -> None:
     """Measure and print."""
-    host = machine()
-    with tempfile.TemporaryDirectory(prefix="arena-bench-") as directory:
-        async with step("two models"):
-            setup = await asyncio.to_thread(make_setup, args.models or Path(directory, "models"), args.size)
-        device = setup.probe.devices[0]
-        host |= {"device": device.name, "device_gib": round(device.total_bytes / 2**30, 1), **about_cuda(gpu=setup.gpu)}
-        figures: dict[str, Any] = {"dry_run": not setup.gpu, "size": setup.size, "runs": args.runs, "swap_s": {}}
+    async with prepared(args) as made:
+        figures: dict[str, Any] = {**made.about, "swap_s": {}}
         if args.only != SWAPS:
-            engines = await measure_engines(setup, Path(directory), args.runs)
+            engines = await measure_engines(made.setup, made.directory, args.runs)
             figures["seconds"] = {name: spread(values) for name, values in engines.seconds.items()}
             figures["bytes"] = engines.bytes
         if args.only != ENGINES:
             for level in args.levels:
-                figures["swap_s"][level] = await measure_swaps(setup, Path(directory), level, args.runs)
-    report(host, figures).print(as_json=args.json)
+                figures["swap_s"][str(level)] = await measure_swaps(made.setup, made.directory, level, args.runs)
+    report(made.host, figures).print(as_json=args.json)
 
 
-def report(host: dict[str, Any], figures: dict[str, Any]) -> Report:
+def report(host: Mapping[str, Any], figures: Mapping[str, Any]) -> Report:
     """The figures in words, with their ratios. The goal is about the engines: without them it is not met."""
-    measured, dry_run = "seconds" in figures, figures["dry_run"]
+    measured = "seconds" in figures
     ratios = _ratios(figures["seconds"]) if measured else {}
     lines = [
-        f"On {host['device']}, {host['device_gib']} GiB; models of size {figures['size']}; torch {host['torch']}, "
-        f"driver {host['driver']}",
-        *(["A dry run on the CPU, to try the program: these figures say nothing of a GPU."] * dry_run),
+        *about_lines(host, figures),
         *(_engine_lines(figures["seconds"], figures["bytes"], ratios) if measured else []),
         *(["Swaps through the daemon, seconds from a request to its first token"] if figures["swap_s"] else []),
     ]
@@ -199,12 +198,10 @@ def report(host: dict[str, Any], figures: dict[str, Any]) -> Report:
             f"    level {level}, {STREAMS} clients on the other  {swap['busy']}",
         ]
     goal = f"waking (level 1) at least {LEAST_RATIO:g} times as fast as a cold load by vLLM's own server"
-    if dry_run:
-        goal += " (of a GPU: a dry run cannot meet it)"
-    elif not measured:
+    if not measured and not figures["dry_run"]:
         goal += f" (not measured with --only {SWAPS})"
-    met = measured and not dry_run and ratios["wake_1"] >= LEAST_RATIO
-    return Report("gpu_swap", host, lines, {**figures, "ratios": ratios}, goal, met)
+    met = measured and not figures["dry_run"] and ratios["wake_1"] >= LEAST_RATIO
+    return Report(BENCH, host, lines, {**figures, "ratios": ratios}, goal_of(goal, figures), met)
 
 
 def _ratios(seconds: dict[str, Spread]) -> dict[str, float]:
@@ -242,25 +239,13 @@ def main() -> int:
     """The command line."""
     parser = argparse.ArgumentParser(description="Sleep, wake and swap on a GPU, against cold loads.")
     parser.add_argument("--runs", type=int, default=3, help="counted runs of each kind (3)")
-    parser.add_argument("--size", help="of the models, as make_model.py has them, or demo (8b or 1b; tiny on a CPU)")
     parser.add_argument("--only", choices=(ENGINES, SWAPS), help="measure only this half")
     parser.add_argument(
         "--levels", type=int, nargs="+", choices=(0, *LEVELS), default=(0, *LEVELS), help="of sleep in swaps (0 1 2)"
     )
-    parser.add_argument("--models", type=Path, metavar="DIR", help="where the models are, or are kept")
-    parser.add_argument("--cpu", action="store_true", help="where there is no GPU, try the program on the CPU")
-    parser.add_argument("--json", action="store_true", help="print a JSON object as the last line")
-    args = parser.parse_args()
-    reason = why_no_gpu()
-    if reason is not None and not args.cpu:
-        print(f"gpu_swap: not measured: {reason} (--cpu tries the program without)")
-        if args.json:
-            print(json.dumps({"bench": "gpu_swap", "skipped": reason}))
-        return 0
-    set_environment(gpu=reason is None)
     logging.getLogger("arena_server.engine").setLevel(logging.CRITICAL)
     logging.getLogger("arena_server.engine.launcher").setLevel(logging.WARNING)
-    return run(lambda: measure(args))
+    return gpu_program.main(BENCH, parser, measure)
 
 
 if __name__ == "__main__":

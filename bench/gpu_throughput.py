@@ -14,36 +14,26 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import json
 import sys
-import tempfile
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import aiohttp
 import psutil
 
 from arena_server.config_model import ModelConfig
-from arena_server.demo.daemon import free_port
 from arena_server.engine.command import engine_command
+from bench import gpu_program
 from bench.client import Demand, Load, Target, many_streams
-from bench.gpu_daemon import daemon
-from bench.gpu_setup import (
-    NAMES,
-    START_LIMIT_S,
-    VLLM_SERVER,
-    Setup,
-    about_cuda,
-    complete,
-    make_setup,
-    set_environment,
-    why_no_gpu,
-)
-from bench.processes import run, running, until_healthy
-from bench.report import Report, machine, percentile, spread, step
+from bench.completion import complete
+from bench.daemon import daemon
+from bench.gpu_program import about_lines, goal_of, prepared
+from bench.gpu_setup import NAMES, START_LIMIT_S, Setup
+from bench.own_cpu import own_cpu_s
+from bench.report import Report, percentile, spread, step
+from bench.vllm_server import launched_on_tcp
 
 LEAST_RATIO = 0.98
 FRACTION = 0.4  # of the device, for each engine
@@ -60,8 +50,7 @@ class Ways:
 
     def daemon_cpu_s(self) -> float:
         """CPU seconds of the daemon so far, without its engine."""
-        times = self.daemon.cpu_times()
-        return float(times.user + times.system)
+        return own_cpu_s(self.daemon.pid)
 
 
 def way(name: str, address: str | int) -> Target:
@@ -74,31 +63,18 @@ async def ways(setup: Setup, directory: Path) -> AsyncIterator[Ways]:
     """All of them. The engines start one after the other: each measures what is free on the device."""
     fraction = FRACTION if setup.gpu else setup.alone
     part = setup.model_config(MODEL, gpu_memory_utilization=fraction)
-    async with daemon(directory, "throughput", {MODEL: part}, {}) as served:
+    async with daemon(directory, {MODEL: part}) as served:
         async with step("the zygote's imports, and the load of the daemon's engine"):
-            await complete(served.client, MODEL, {"prompt": "The sea", "max_tokens": 1})
-        (socket,) = served.run_dir.glob("*/*/http.sock")
-        async with vllm_server(setup, {**part, "sleep_level": 0}, directory) as port:
-            targets = (way(ARENA, served.port), way(SOCKET, str(socket)), way(VLLM, port))
-            yield Ways(targets, served.process)
-
-
-@contextlib.asynccontextmanager
-async def vllm_server(setup: Setup, part: dict[str, Any], directory: Path) -> AsyncIterator[int]:
-    """vLLM's own server with the engine's command line, but on a TCP port, which is yielded once it is up."""
-    own, port = directory / "v", free_port(0)
-    own.mkdir()
-    command = engine_command(MODEL, ModelConfig.model_validate(part), (setup.device,), own, gpu=setup.gpu)
-    argv = (*(arg for arg in command.argv if not arg.startswith("--uds=")), "--host=127.0.0.1", f"--port={port}")
-    log = own / "log"
-    with log.open("wb") as output:
-        async with (
-            running("-m", VLLM_SERVER, *argv, env=command.env, stdout=output, stderr=output) as process,
-            aiohttp.ClientSession(f"http://127.0.0.1:{port}") as client,
-        ):
+            await complete(served.client, MODEL)
+        own = directory / "v"
+        own.mkdir()
+        config = ModelConfig.model_validate({**part, "sleep_level": 0})
+        command = engine_command(MODEL, config, (setup.device,), own, gpu=setup.gpu)
+        async with launched_on_tcp(command, own / "log") as vllm:
             async with step("vLLM's own server"):
-                await until_healthy(client, process, START_LIMIT_S, log)
-            yield port
+                await vllm.until_up(START_LIMIT_S)
+            addresses: dict[str, str | int] = {ARENA: served.port, SOCKET: str(served.engine_socket), VLLM: vllm.port}
+            yield Ways([way(name, address) for name, address in addresses.items()], served.process)
 
 
 async def warm_up(target: Target, streams: int, tokens: int) -> float:
@@ -154,25 +130,17 @@ def figures_of(loads: dict[str, list[Load]]) -> dict[str, Any]:
 
 async def measure(args: argparse.Namespace) -> None:
     """Measure and print."""
-    host = machine()
-    with tempfile.TemporaryDirectory(prefix="arena-bench-") as directory:
-        async with step("a model"):
-            setup = await asyncio.to_thread(make_setup, args.models or Path(directory, "models"), args.size)
-        device = setup.probe.devices[0]
-        host |= {"device": device.name, "device_gib": round(device.total_bytes / 2**30, 1), **about_cuda(gpu=setup.gpu)}
-        async with ways(setup, Path(directory)) as up:
-            loads = await measure_ways(up, args)
-    asked = {"dry_run": not setup.gpu, "size": setup.size, "streams": args.streams, "tokens": args.tokens}
-    report(host, {**asked, "rounds": args.rounds, **figures_of(loads)}).print(as_json=args.json)
+    async with prepared(args) as made, ways(made.setup, made.directory) as up:
+        loads = await measure_ways(up, args)
+    asked = {**made.about, "streams": args.streams, "tokens": args.tokens, "rounds": args.rounds}
+    report(made.host, {**asked, **figures_of(loads)}).print(as_json=args.json)
 
 
-def report(host: dict[str, Any], figures: dict[str, Any]) -> Report:
+def report(host: Mapping[str, Any], figures: Mapping[str, Any]) -> Report:
     """The figures in words, and the verdict."""
-    dry_run, first, per_token = figures["dry_run"], figures["first_token_ms"], figures["per_token_ms"]
+    first, per_token = figures["first_token_ms"], figures["per_token_ms"]
     lines = [
-        f"On {host['device']}, {host['device_gib']} GiB; a model of size {figures['size']}; torch {host['torch']}, "
-        f"driver {host['driver']}",
-        *(["A dry run on the CPU, to try the program: these figures say nothing of a GPU."] * dry_run),
+        *about_lines(host, figures),
         f"{figures['streams']} streams of {figures['tokens']} tokens, {figures['rounds']} rounds in turn",
     ]
     for name, rate in figures["tokens_per_s"].items():
@@ -187,10 +155,9 @@ def report(host: dict[str, Any], figures: dict[str, Any]) -> Report:
         f"The daemon itself used {figures['daemon_cpu_share_of_a_core']:.0%} of a core while it was asked.",
     ]
     goal = f"at least {LEAST_RATIO:g} of the tokens/s of its engine's socket, and of vLLM's own server (medians)"
-    if dry_run:
-        goal += " (of a GPU: a dry run cannot meet it)"
     ratios = (figures["ratio_to_socket"].median, figures["ratio_to_vllm"].median)
-    return Report("gpu_throughput", host, lines, figures, goal, not dry_run and min(ratios) >= LEAST_RATIO)
+    met = not figures["dry_run"] and min(ratios) >= LEAST_RATIO
+    return Report("gpu_throughput", host, lines, figures, goal_of(goal, figures), met)
 
 
 def main() -> int:
@@ -200,19 +167,7 @@ def main() -> int:
     parser.add_argument("--tokens", type=int, default=256, help="tokens of an answer (256)")
     parser.add_argument("--seconds", type=float, default=8, help="of a round, at least an answer's (8)")
     parser.add_argument("--rounds", type=int, default=4, help="rounds of each way (4)")
-    parser.add_argument("--size", help="of the model, as make_model.py has it, or demo (8b or 1b; tiny on a CPU)")
-    parser.add_argument("--models", type=Path, metavar="DIR", help="where the models are, or are kept")
-    parser.add_argument("--cpu", action="store_true", help="where there is no GPU, try the program on the CPU")
-    parser.add_argument("--json", action="store_true", help="print a JSON object as the last line")
-    args = parser.parse_args()
-    reason = why_no_gpu()
-    if reason is not None and not args.cpu:
-        print(f"gpu_throughput: not measured: {reason} (--cpu tries the program without)")
-        if args.json:
-            print(json.dumps({"bench": "gpu_throughput", "skipped": reason}))
-        return 0
-    set_environment(gpu=reason is None)
-    return run(lambda: measure(args))
+    return gpu_program.main("gpu_throughput", parser, measure)
 
 
 if __name__ == "__main__":

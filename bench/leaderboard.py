@@ -32,6 +32,7 @@ from arena_server.store.records import BattleRecord, ModelRecord, Vote
 from arena_server.store.rows import battle_row
 from arena_server.store.store import Store
 from bench.client import Connection, Target
+from bench.gaps import gaps_ms
 from bench.processes import BenchError, run
 from bench.report import Report, machine, percentile, spread, step
 from bench.sides import arena, stand_in
@@ -41,15 +42,6 @@ MOST_ADDED_MS = 100.0
 REQUEST_LIMIT_S = 50.0
 SETTLE_S = 0.5
 QUIET_S = 1.5  # looked at without a leaderboard
-
-
-def gaps_ms(times: Sequence[float], began: float, ended: float) -> list[float]:
-    """Between tokens that came at `times`, of which the later came between those two moments, or would have."""
-    before = [t for t in times if t < began]
-    inside = [t for t in times if began <= t]
-    kept = list(itertools.takewhile(lambda t: t <= ended, inside))
-    after = inside[len(kept) : len(kept) + 1]
-    return [(b - a) * 1000 for a, b in itertools.pairwise([*before[-1:], *kept, *after])]
 
 
 @dataclass(frozen=True, slots=True)

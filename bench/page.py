@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 import sys
+import textwrap
 from collections.abc import Mapping
 
 from bench.catalogue import CATALOGUE, Benchmark
@@ -84,7 +85,7 @@ def section(benchmark: Benchmark, result: Result, pictured: bool) -> str:
         f"{when}, on {machine['cores']} cores of {machine['cpu']}, {machine['memory_gib']} GiB{device} "
         f"(load average {machine['load_average']} before it began); {versions}.",
         f"[All figures](benchmarks/{benchmark.name}.json). To repeat it:",
-        f"    {result.command}",
+        textwrap.indent(result.command, " " * 4),
     ]
     return "\n\n".join(parts)
 

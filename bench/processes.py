@@ -88,14 +88,18 @@ async def _end(process: asyncio.subprocess.Process) -> None:
 
 
 async def until_healthy(
-    client: aiohttp.ClientSession, process: asyncio.subprocess.Process, limit_s: float, log: Path | None = None
+    client: aiohttp.ClientSession,
+    process: asyncio.subprocess.Process,
+    limit_s: float,
+    log: Path | None = None,
+    path: str = "/health",
 ) -> None:
-    """Wait until `GET /health` is answered with 200. Raises BenchError, with the end of `log`."""
+    """Wait until a GET of `path` is answered with 200. Raises BenchError, with the end of `log`."""
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(limit_s):
             while process.returncode is None:
                 with contextlib.suppress(aiohttp.ClientError):
-                    async with client.get("/health") as response:
+                    async with client.get(path) as response:
                         if response.status == 200:
                             return
                 await asyncio.sleep(HEALTH_POLL_S)

@@ -83,6 +83,14 @@ class Report:
     goal: str
     met: bool
 
+    def fields(self) -> dict[str, Any]:
+        """All of it, as a JSON has it."""
+        said = {"bench": self.bench, "goal": self.goal, "met": self.met, "lines": self.lines}
+        fields: dict[str, Any] = json.loads(
+            json.dumps({**said, "figures": self.figures, "machine": self.host}, default=asdict)
+        )
+        return fields
+
     def print(self, *, as_json: bool) -> None:
         """Print it; with `as_json`, one JSON object as the last line."""
         installed = versions()
@@ -95,10 +103,15 @@ class Report:
             print(f"  {line}" if line else "")
         print(f"Goal: {self.goal}: {'met' if self.met else 'NOT MET'}")
         if as_json:
-            fields = {"bench": self.bench, "figures": self.figures, "goal": self.goal, "met": self.met}
-            about = {"machine": self.host, "versions": installed, "lines": self.lines}
-            print(json.dumps({**fields, **about}, default=asdict))
+            print(json.dumps({**self.fields(), "versions": installed}))
         sys.stdout.flush()
+
+
+def print_skipped(bench: str, reason: str, hint: str = "", *, as_json: bool) -> None:
+    """Say that nothing was measured here, and why; as the suite reads it, too."""
+    print(f"{bench}: not measured: {reason}{f' ({hint})' if hint else ''}")
+    if as_json:
+        print(json.dumps({"bench": bench, "skipped": reason}))
 
 
 @contextlib.asynccontextmanager

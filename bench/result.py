@@ -51,6 +51,12 @@ def parse(text: str) -> Result:
     return Result(**{**fields, "began": began})
 
 
+def keep(path: Path, result: Result) -> None:
+    """Write it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(result.text())
+
+
 def kept(directory: Path = RESULTS) -> dict[str, Result]:
     """All results in the directory, by their benchmark's name."""
     return {path.stem: parse(path.read_text()) for path in sorted(directory.glob("*.json"))}

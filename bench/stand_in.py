@@ -16,14 +16,14 @@ import json
 import os
 import signal
 from dataclasses import dataclass
-from typing import cast
 
-import httptools
 import uvloop
 
 from arena_server.engine.parent_death import die_with_parent
+from bench.http_connection import HttpConnection
 
 MODEL = "stand-in"
+CHUNKS = 100  # of an answer to a request without max_tokens
 WORDS = (" the", " harbour", " was", " quiet", " and", " a", " lamp", " burned", " over", " it")
 
 HEAD = f'{{"id":"chatcmpl-b1f37aa1578beb6e","object":"chat.completion.chunk","created":1795255560,"model":"{MODEL}",'
@@ -104,10 +104,9 @@ class _Stream:
 class StandIn:
     """Decodes all running streams in step."""
 
-    def __init__(self, pace: float, first_token_s: float, chunks: int) -> None:
+    def __init__(self, pace: float, first_token_s: float = 0.0) -> None:
         self._step_s = 1 / pace
         self._first_token_s = first_token_s
-        self.chunks = chunks
         self._streams: set[_Stream] = set()
         self._answers: dict[tuple[int, bool], tuple[list[bytes], list[bytes]]] = {}  # made once
         self._next: asyncio.TimerHandle | None = None
@@ -115,6 +114,19 @@ class StandIn:
     def answer(self, chunks: int, counted: bool) -> tuple[list[bytes], list[bytes]]:
         """See `answer`; a stand-in for another program writes something else."""
         return answer(chunks, counted)
+
+    def respond(self, transport: asyncio.Transport, path: bytes, body: bytes) -> None:
+        """Answer a request; see HttpConnection."""
+        if path == b"/health":
+            transport.write(HEALTHY)
+        elif path == b"/v1/models":
+            transport.write(MODELS)
+        elif path == b"/v1/chat/completions":
+            asked = json.loads(body)
+            counted = bool((asked.get("stream_options") or {}).get("continuous_usage_stats"))
+            self.start(transport, asked.get("max_tokens", CHUNKS), counted)
+        else:
+            transport.write(NOT_FOUND)
 
     def start(self, transport: asyncio.Transport, chunks: int, counted: bool) -> None:
         """Answer one request with that many chunks; `counted`: with the tokens so far in each."""
@@ -146,57 +158,22 @@ class StandIn:
         self._next = loop.call_at(due + self._step_s, self._step, due + self._step_s) if self._streams else None
 
 
-class _Connection(asyncio.Protocol):
-    """One HTTP/1.1 connection, kept alive (httptools calls the `on_` methods)."""
-
-    def __init__(self, engine: StandIn) -> None:
-        self._engine = engine
-        self._parser = httptools.HttpRequestParser(self)
-        self._path = b""
-        self._body = b""
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)
-
-    def data_received(self, data: bytes) -> None:
-        try:
-            self._parser.feed_data(data)
-        except httptools.HttpParserError:
-            self._transport.close()
-
-    def on_message_begin(self) -> None:
-        self._path = self._body = b""
-
-    def on_url(self, url: bytes) -> None:
-        self._path += url
-
-    def on_body(self, body: bytes) -> None:
-        self._body += body
-
-    def on_message_complete(self) -> None:
-        transport = self._transport
-        if self._path == b"/health":
-            transport.write(HEALTHY)
-        elif self._path == b"/v1/models":
-            transport.write(MODELS)
-        elif self._path == b"/v1/chat/completions":
-            asked = json.loads(self._body)
-            counted = bool((asked.get("stream_options") or {}).get("continuous_usage_stats"))
-            self._engine.start(transport, asked.get("max_tokens", self._engine.chunks), counted)
-        else:
-            transport.write(NOT_FOUND)
+def end_signal() -> asyncio.Event:
+    """Set from SIGTERM or SIGINT on."""
+    ended = asyncio.Event()
+    for sig in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(sig, ended.set)
+    return ended
 
 
 async def serve(uds: str | None, port: int | None, engine: StandIn) -> None:
     """Answer on the socket, the port of 127.0.0.1 or both until SIGTERM or SIGINT."""
     loop = asyncio.get_running_loop()
-    ended = asyncio.Event()
-    for sig in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(sig, ended.set)
+    ended = end_signal()
     if port is not None:
-        await loop.create_server(lambda: _Connection(engine), "127.0.0.1", port, backlog=2048)
+        await loop.create_server(lambda: HttpConnection(engine.respond), "127.0.0.1", port, backlog=2048)
     if uds is not None:
-        await loop.create_unix_server(lambda: _Connection(engine), uds, backlog=2048)
+        await loop.create_unix_server(lambda: HttpConnection(engine.respond), uds, backlog=2048)
     await ended.wait()
     if uds is not None:
         with contextlib.suppress(FileNotFoundError):
@@ -209,13 +186,12 @@ def main() -> None:
     parser.add_argument("--uds", help="path of the Unix socket")
     parser.add_argument("--port", type=int, help="TCP port on 127.0.0.1, instead or as well")
     parser.add_argument("--pace", type=float, default=100.0, help="chunks per second of each stream (100)")
-    parser.add_argument("--chunks", type=int, default=100, help="chunks of an answer without max_tokens (100)")
     parser.add_argument("--first-token-ms", type=float, default=0.0, help="milliseconds before the first chunk (0)")
     args = parser.parse_args()
     if args.uds is None and args.port is None:
         parser.error("needs --uds, --port or both")
     die_with_parent(os.getppid())
-    uvloop.run(serve(args.uds, args.port, StandIn(args.pace, args.first_token_ms / 1000, args.chunks)))
+    uvloop.run(serve(args.uds, args.port, StandIn(args.pace, args.first_token_ms / 1000)))
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ Each is a process of its own, so that none inherits what another left in memory.
 go on; the exit status is 1 then. A goal that is not met is a result, not a failure. Nothing else should run meanwhile.
 
     python -m bench.suite [NAME ...] [--peers litellm,fastchat,nginx] [--out docs/benchmarks] [--list]
+    python -m bench.suite NAME -- OPTION ...    # gives a benchmark options of its own
     python -m bench.page                # then draws the page from what was kept
 """
 
@@ -12,6 +13,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import itertools
 import json
 import subprocess
 import sys
@@ -24,7 +26,7 @@ from pathlib import Path
 from bench.catalogue import CATALOGUE, Benchmark, Need, chosen
 from bench.gpu_setup import why_no_gpu
 from bench.processes import run, running
-from bench.result import RESULTS, Result
+from bench.result import RESULTS, Result, keep
 
 ROOT = Path(__file__).parents[1]
 LIMIT_S = 3600.0
@@ -122,7 +124,9 @@ def commit_now() -> str:
     return f"{name}-dirty" if changed.returncode else name
 
 
-async def run_all(benchmarks: Sequence[Benchmark], peers: str | None, out: Path) -> list[Outcome]:
+async def run_all(
+    benchmarks: Sequence[Benchmark], peers: str | None, out: Path, options: Sequence[str] = ()
+) -> list[Outcome]:
     """Run them in turn, keep their results in `out` as they come, and tell what became of each."""
     outcomes = []
     for number, benchmark in enumerate(benchmarks, 1):
@@ -130,8 +134,8 @@ async def run_all(benchmarks: Sequence[Benchmark], peers: str | None, out: Path)
         if (reason := why_skipped(benchmark, peers)) is not None:
             outcome = Outcome(benchmark, skipped=reason)
         else:
-            options = ("--peers", peers) if benchmark.need is Need.PEERS and peers is not None else ()
-            outcome = await run_one(benchmark, options, commit_now())
+            of_peers = ("--peers", peers) if benchmark.need is Need.PEERS and peers is not None else ()
+            outcome = await run_one(benchmark, (*of_peers, *options), commit_now())
         if outcome.result is None:
             print(f"skipped: {outcome.skipped}" if outcome.failed is None else f"FAILED: {outcome.failed}", flush=True)
         else:
@@ -140,20 +144,24 @@ async def run_all(benchmarks: Sequence[Benchmark], peers: str | None, out: Path)
     return outcomes
 
 
-def keep(path: Path, result: Result) -> None:
-    """Write a result."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(result.text())
+def split(argv: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The suite's own arguments, and after `--` those of the benchmark."""
+    own = list(itertools.takewhile(lambda argument: argument != "--", argv))
+    return own, list(argv[len(own) + 1 :])
 
 
 def main() -> int:
     """The command line."""
+    argv, options = split(sys.argv[1:])
     parser = argparse.ArgumentParser(description="Run the benchmarks and keep their results.")
     parser.add_argument("names", nargs="*", metavar="NAME", help="which benchmarks (all that this machine can run)")
     parser.add_argument("--peers", metavar="A,B", help="run `peers` too, with these: litellm,fastchat,nginx")
     parser.add_argument("--out", type=Path, default=RESULTS, help="where results are kept (docs/benchmarks)")
     parser.add_argument("--list", action="store_true", help="only say which benchmarks there are")
-    args = parser.parse_args()
+    parser.epilog = "What comes after -- is given to the benchmark, of which there must be one then."
+    args = parser.parse_args(argv)
+    if options and len(args.names) != 1:
+        parser.error(f"{' '.join(options)} is for one benchmark: name it")
     try:
         benchmarks = chosen(args.names)
     except KeyError as e:
@@ -166,7 +174,7 @@ def main() -> int:
     outcomes: list[Outcome] = []
 
     async def work() -> None:
-        outcomes.extend(await run_all(benchmarks, args.peers, args.out))
+        outcomes.extend(await run_all(benchmarks, args.peers, args.out, options))
 
     status = run(work)
     if status == 0:

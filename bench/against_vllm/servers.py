@@ -8,25 +8,21 @@ import os
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
 
-import aiohttp
 import psutil
-import yaml
 
 from arena_server.config_model import ModelConfig
-from arena_server.demo.daemon import free_port, running_daemon
 from arena_server.demo.models import DemoModel, make_demo_models
 from arena_server.engine.command import engine_command
 from arena_server.engine.launcher import ZYGOTE_ENVIRONMENT
-from arena_server.errors import ArenaError
 from arena_server.gpu.probe import open_probe
-from bench.processes import BenchError, running, until_healthy
+from bench.completion import complete
+from bench.daemon import daemon
 from bench.sides import tree_cpu_s
+from bench.vllm_server import CPU_ENVIRONMENT, launched_on_tcp
 
 START_LIMIT_S = 300.0
 IDLE_S = 3.0
-VLLM_SERVER = "vllm.entrypoints.openai.api_server"
 SOCKET, ARENA, VLLM = "socket", "arena", "vllm"
 WAYS = (SOCKET, ARENA, VLLM)
 # Without the prefix cache: whoever asks an engine second would find it filled by the first with the same prompts.
@@ -35,10 +31,7 @@ ENGINE_ARGS: dict[str, str | int | bool] = {
     "enable_prefix_caching": False,
 }  # fmt: skip
 # For both engines. What the daemon's zygote has anyway, vLLM's own server has, too.
-ENVIRONMENT = {
-    "VLLM_CPU_OMP_THREADS_BIND": "nobind", "OMP_NUM_THREADS": "1", "VLLM_NO_USAGE_STATS": "1", "HF_HUB_OFFLINE": "1",
-    "VLLM_HOST_IP": "127.0.0.1", **ZYGOTE_ENVIRONMENT,
-}  # fmt: skip
+ENVIRONMENT = {**CPU_ENVIRONMENT, "VLLM_HOST_IP": "127.0.0.1", **ZYGOTE_ENVIRONMENT}
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,53 +59,17 @@ async def servers(directory: Path) -> AsyncIterator[Servers]:
     """
     os.environ.update(ENVIRONMENT)
     model = make_demo_models(directory / "models", report=lambda _: None)[0]
-    config = ModelConfig(model=str(model.path), gpu_memory_utilization=0.05, engine_args={**ENGINE_ARGS})
-    arena_port = free_port(0)
-    log = directory / "vllm.log"
-    with log.open("wb") as output:
-        async with (
-            _vllm_server(directory, model.name, config, output) as (process, vllm_port),
-            _daemon(directory, model.name, config, arena_port) as socket,
-        ):
-            async with aiohttp.ClientSession(f"http://127.0.0.1:{vllm_port}") as client:
-                await until_healthy(client, process, START_LIMIT_S, log)
-            daemon = psutil.Process(int(socket.parents[1].name))  # run directories have their daemon's pid as name
-            addresses: dict[str, str | int] = {SOCKET: str(socket), ARENA: arena_port, VLLM: vllm_port}
-            yield Servers(model, addresses, daemon, psutil.Process(process.pid))
-
-
-@contextlib.asynccontextmanager
-async def _vllm_server(
-    directory: Path, name: str, config: ModelConfig, output: IO[bytes]
-) -> AsyncIterator[tuple[asyncio.subprocess.Process, int]]:
-    """vLLM's own server with the engine's command line, but on a TCP port; started, not up."""
+    part = {"model": str(model.path), "gpu_memory_utilization": 0.05, "engine_args": dict(ENGINE_ARGS)}
     own = directory / "v"
     own.mkdir()
-    command = engine_command(name, config, (0,), own, gpu=open_probe().gpu)
-    port = free_port(0)
-    argv = (*(arg for arg in command.argv if not arg.startswith("--uds=")), "--host=127.0.0.1", f"--port={port}")
-    async with running("-m", VLLM_SERVER, *argv, env=command.env, stdout=output, stderr=output) as process:
-        yield process, port
-
-
-@contextlib.asynccontextmanager
-async def _daemon(directory: Path, name: str, config: ModelConfig, port: int) -> AsyncIterator[Path]:
-    """The daemon on that port with its engine awake; yields the engine's socket."""
-    content = {
-        "server": {"port": port},
-        "state_dir": str(directory / "state"),
-        "run_dir": str(directory / "run"),
-        "models": {name: config.model_dump(include={"model", "gpu_memory_utilization", "engine_args"})},
-    }
-    path = directory / "arena.yaml"
-    path.write_text(yaml.safe_dump(content, sort_keys=False))
-    try:
-        async with running_daemon(path, directory / "daemon.log", f"http://127.0.0.1:{port}") as client:
-            body = {"model": name, "prompt": "The sea", "max_tokens": 1}
-            async with client.post("/v1/completions", json=body) as response:
-                if response.status != 200:
-                    raise BenchError(f"the daemon answered {response.status}: {await response.text()}")
-            (socket,) = (directory / "run").glob("*/*/http.sock")
-            yield socket
-    except ArenaError as e:
-        raise BenchError(str(e)) from e
+    command = engine_command(model.name, ModelConfig.model_validate(part), (0,), own, gpu=open_probe().gpu)
+    async with (
+        launched_on_tcp(command, directory / "vllm.log") as vllm,
+        daemon(directory, {model.name: part}) as served,
+    ):
+        await complete(served.client, model.name)
+        await vllm.until_up(START_LIMIT_S)
+        addresses: dict[str, str | int] = {
+            SOCKET: str(served.engine_socket), ARENA: served.port, VLLM: vllm.port,
+        }  # fmt: skip
+        yield Servers(model, addresses, served.process, psutil.Process(vllm.process.pid))

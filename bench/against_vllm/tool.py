@@ -24,6 +24,8 @@ from unittest import mock
 import aiohttp
 import psutil
 
+from bench.own_cpu import own_cpu_s
+
 
 @dataclass(frozen=True, slots=True)
 class Round:
@@ -113,15 +115,13 @@ def main() -> None:
 
     parser = FlexibleArgumentParser()
     serve.add_cli_args(parser)
-    daemon = psutil.Process(plan["daemon"])
     for fields in plan["rounds"]:
         round_ = Round(**fields)
         args = parser.parse_args(round_.argv(plan["model"], plan["tokenizer"]))
-        began, busy, times = time.perf_counter(), _machine_busy_s(), daemon.cpu_times()
+        began, busy, used_s = time.perf_counter(), _machine_busy_s(), own_cpu_s(plan["daemon"])
         with speaking_to(round_.address):
             found = asyncio.run(serve.main_async(args))
-        took_s, used = time.perf_counter() - began, daemon.cpu_times()
-        daemon_s = used.user + used.system - times.user - times.system
+        took_s, daemon_s = time.perf_counter() - began, own_cpu_s(plan["daemon"]) - used_s
         result = result_of(round_, found, daemon_s, (_machine_busy_s() - busy) / took_s)
         print(json.dumps(asdict(result)), file=results, flush=True)
 

@@ -27,15 +27,14 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from arena_server.demo.daemon import free_port
-from bench.cold_start import ENVIRONMENT
 from bench.evening import pairs
-from bench.evening.contenders import Contender, both, write_config
+from bench.evening.contenders import Contender, both, demo_models
 from bench.evening.judge import Found, judged
 from bench.evening.play import play
 from bench.evening.trace import Battle, evening
 from bench.processes import run
 from bench.report import machine, step
+from bench.vllm_server import CPU_ENVIRONMENT
 
 BLOCKS = 4
 LEAST_BLOCK = 4  # battles: each block begins with nothing loaded, which must not be all that it is about
@@ -46,9 +45,10 @@ async def measure(args: argparse.Namespace) -> None:
     host = machine()
     found = Found()
     with tempfile.TemporaryDirectory(prefix="arena-") as name:
-        directory, port = Path(name), free_port(0)
-        config, models = write_config(directory, port)
-        async with both(directory, config, port) as sides:
+        directory = Path(name)
+        configured = demo_models(directory / "models")
+        models = list(configured)
+        async with both(directory, configured) as sides:
             await measure_loads(sides, models, max(1, args.runs), found)
             await measure_pairs(sides, models, args.runs, found)
             blocks = evening(models, args.battles, max(1, min(BLOCKS, args.battles // LEAST_BLOCK)), args.seed)
@@ -105,7 +105,7 @@ def main() -> int:
     args = parser.parse_args()
     if args.battles < 1:
         parser.error("an evening has at least one battle")
-    os.environ.update(ENVIRONMENT)
+    os.environ.update(CPU_ENVIRONMENT)
     logging.getLogger("arena_server.engine").setLevel(logging.CRITICAL)
     return run(lambda: measure(args))
 

@@ -8,13 +8,13 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import aiohttp
-import yaml
 
-from arena_server.demo.daemon import ENGINE_ARGS, free_port, running_daemon
+from arena_server.demo.daemon import ENGINE_ARGS, free_port
 from arena_server.demo.models import make_demo_models
-from arena_server.errors import ArenaError
+from bench.daemon import Models, daemon
 from bench.evening.asking import Answered, chats, compare
 from bench.evening.trace import Battle
 from bench.processes import BenchError, running, until_healthy
@@ -105,39 +105,23 @@ class Lru(Contender):
             return int((await response.json())["loads"])
 
 
-def write_config(directory: Path, port: int) -> tuple[Path, list[str]]:
-    """The configuration of both, and the names of the models."""
-    demo = make_demo_models(directory / "models", report=lambda _: None)
+def demo_models(directory: Path) -> dict[str, dict[str, Any]]:
+    """The demo's models, written to `directory`, each under several names: their parts of both configurations."""
+    demo = make_demo_models(directory, report=lambda _: None)
+    own = {"gpu_memory_utilization": 0.05, "sleep_level": 0, "engine_args": dict(ENGINE_ARGS)}
     # In turn, so that what is asked for most is not all of one architecture.
-    paths = {f"{m.name}-{number}": m.path for number in range(1, MODELS_OF_A_KIND + 1) for m in demo}
-    config = {
-        "server": {"host": "127.0.0.1", "port": port},
-        "pool": {"max_awake_models": ROOM},
-        "state_dir": str(directory / "state"),
-        "run_dir": str(directory / "run"),
-        "models": {
-            name: {
-                "model": str(path), "gpu_memory_utilization": 0.05, "sleep_level": 0, "engine_args": dict(ENGINE_ARGS),
-            }
-            for name, path in paths.items()
-        },
-    }  # fmt: skip
-    file = directory / "arena.yaml"
-    file.write_text(yaml.safe_dump(config, sort_keys=False))
-    return file, list(paths)
+    names = ((f"{model.name}-{number}", model) for number in range(1, MODELS_OF_A_KIND + 1) for model in demo)
+    return {name: {"model": str(model.path), **own} for name, model in names}
 
 
 @contextlib.asynccontextmanager
-async def both(directory: Path, config: Path, port: int) -> AsyncIterator[tuple[Arena, Lru]]:
-    """Both of them, up; arena-server on the port that its configuration says."""
-    try:
-        async with (
-            running_daemon(config, directory / "arena.log", f"http://127.0.0.1:{port}") as client,
-            _lru(directory, config) as lru,
-        ):
-            yield Arena(client), lru
-    except ArenaError as e:
-        raise BenchError(str(e)) from e
+async def both(directory: Path, models: Models) -> AsyncIterator[tuple[Arena, Lru]]:
+    """Both of them over these models, up, with the same configuration."""
+    async with (
+        daemon(directory, models, {"max_awake_models": ROOM}) as served,
+        _lru(directory, served.config) as lru,
+    ):
+        yield Arena(served.client), lru
 
 
 @contextlib.asynccontextmanager

@@ -14,10 +14,10 @@ from pathlib import Path
 import aiohttp
 
 from bench.client import Target
-from bench.peers.door import POLL_S, START_LIMIT_S, Door, Program, program, until_answers
+from bench.peers.door import START_LIMIT_S, Door, program, until_answers
 from bench.peers.engine import Engine
 from bench.peers.ports import free_ports
-from bench.processes import BenchError, running
+from bench.processes import BenchError, running, until_healthy
 
 NAME = "fastchat"
 VERSION = "0.2.36"
@@ -50,24 +50,12 @@ async def front_door(home: Path, engine: Engine, directory: Path) -> AsyncIterat
         program(directory, "controller", python, "-m", modules[0], *place, str(at_controller), env=env) as first,
         program(directory, "api-server", python, "-m", modules[1], *server_options, env=env) as server,
     ):
-        await _until_up(controller, first)
+        async with aiohttp.ClientSession(controller) as client:
+            await until_healthy(client, first.process, START_LIMIT_S, first.log, path="/test_connection")
         async with _worker(controller, engine):
             await until_answers(target, server, first)
             about = f"FastChat {VERSION}, controller and API server (with uvloop and httptools), a stand-in as worker"
             yield Door(about, [server.side(target), first.side(target)])
-
-
-async def _until_up(controller: str, process: Program) -> None:
-    async with aiohttp.ClientSession(controller) as client:
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(START_LIMIT_S):
-                while process.process.returncode is None:
-                    with contextlib.suppress(aiohttp.ClientError):
-                        async with client.get("/test_connection") as response:
-                            if response.status == 200:
-                                return
-                    await asyncio.sleep(POLL_S)
-    raise BenchError(f"FastChat's controller did not start:\n{process.log.read_text(errors='replace')}")
 
 
 @contextlib.asynccontextmanager

@@ -12,15 +12,14 @@ import argparse
 import asyncio
 import json
 import os
-import signal
-from typing import Any, cast
+from typing import Any
 
 import aiohttp
-import httptools
 import uvloop
 
 from arena_server.engine.parent_death import die_with_parent
-from bench.stand_in import MODEL, PROMPT_TOKENS, WORDS, StandIn
+from bench.http_connection import HttpConnection
+from bench.stand_in import MODEL, PROMPT_TOKENS, WORDS, StandIn, end_signal
 
 CONTEXT_TOKENS = 4096
 STATUS = {"model_names": [MODEL], "speed": 1, "queue_length": 0}
@@ -75,49 +74,22 @@ class Worker(StandIn):
         """See StandIn."""
         return answer(chunks, counted)
 
-
-class _Connection(asyncio.Protocol):
-    """One HTTP/1.1 connection, kept alive (httptools calls the `on_` methods)."""
-
-    def __init__(self, worker: Worker) -> None:
-        self._worker = worker
-        self._parser = httptools.HttpRequestParser(self)
-        self._path = b""
-        self._body = b""
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)
-
-    def data_received(self, data: bytes) -> None:
-        try:
-            self._parser.feed_data(data)
-        except httptools.HttpParserError:
-            self._transport.close()
-
-    def on_message_begin(self) -> None:
-        self._path = self._body = b""
-
-    def on_url(self, url: bytes) -> None:
-        self._path += url
-
-    def on_body(self, body: bytes) -> None:
-        self._body += body
-
-    def on_message_complete(self) -> None:
-        if self._path == b"/worker_generate_stream":
-            self._worker.start(self._transport, json.loads(self._body)["max_new_tokens"], False)
+    def respond(self, transport: asyncio.Transport, path: bytes, body: bytes) -> None:
+        """See StandIn."""
+        if path == b"/worker_generate_stream":
+            self.start(transport, json.loads(body)["max_new_tokens"], False)
             return
-        known = self._path in REPLIES
-        body = json.dumps(REPLIES[self._path] if known else {"detail": "Not Found"}).encode()
+        known = path in REPLIES
+        reply = json.dumps(REPLIES[path] if known else {"detail": "Not Found"}).encode()
         status = b"200 OK" if known else b"404 Not Found"
-        self._transport.write(
-            b"HTTP/1.1 %b\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%b" % (status, len(body), body)
-        )
+        head = b"HTTP/1.1 %b\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n" % (status, len(reply))
+        transport.write(head + reply)
 
 
 async def listen(worker: Worker) -> asyncio.Server:
     """Answer on any free port of 127.0.0.1."""
-    return await asyncio.get_running_loop().create_server(lambda: _Connection(worker), "127.0.0.1", backlog=2048)
+    loop = asyncio.get_running_loop()
+    return await loop.create_server(lambda: HttpConnection(worker.respond), "127.0.0.1", backlog=2048)
 
 
 def port_of(server: asyncio.Server) -> int:
@@ -137,9 +109,7 @@ async def register(controller: str, port: int) -> None:
 
 async def serve(controller: str, worker: Worker) -> None:
     """Answer until SIGTERM or SIGINT."""
-    ended = asyncio.Event()
-    for sig in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(sig, ended.set)
+    ended = end_signal()
     port = port_of(await listen(worker))
     await register(controller, port)
     print(port, flush=True)
@@ -153,7 +123,7 @@ def main() -> None:
     parser.add_argument("--pace", type=float, default=100.0, help="tokens per second of each stream (100)")
     args = parser.parse_args()
     die_with_parent(os.getppid())
-    uvloop.run(serve(args.controller, Worker(args.pace, 0.0, 0)))
+    uvloop.run(serve(args.controller, Worker(args.pace)))
 
 
 if __name__ == "__main__":

@@ -53,10 +53,7 @@ def canvas(title: str, *, rows: float, columns: int = 1) -> tuple[Figure, list[A
 
 
 def save(figure: Figure, path: Path, mark: str) -> None:
-    """Write it as SVG, or whatever the path's ending says; `mark` tells from which figures it was drawn."""
-    if path.suffix != ".svg":
-        figure.savefig(path, dpi=110)
-        return
+    """Write it as SVG; `mark` tells from which figures it was drawn."""
     about: dict[str, str | None] = {"Identifier": mark, "Date": None, "Creator": None}
     figure.savefig(path, metadata=about)
     # matplotlib leaves blanks at the ends of lines

@@ -8,10 +8,10 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from bench.cost import MB, MOST_IDLE, MOST_RESIDENT_MB, MOST_UP_S, SIDES
 from bench.pictures.canvas import COLOURS, OTHERS, OURS, bars, canvas, goal_line, legend, number
 
 Figures = Mapping[str, Any]
-COST_SIDES = ("daemon", "bare")
 
 
 def cold_start(figures: Figures) -> Figure:
@@ -48,13 +48,13 @@ def cost(figures: Figures) -> Figure:
     """Start, rest and memory beside the goals, and beside a bare FastAPI service."""
     start, rest = figures["start"], figures["idle"]
     shown = (
-        ("up", "seconds to /health", 1.0, [start["up_s"][side]["median"] for side in COST_SIDES]),
-        ("idle", "% of a core", 0.5, [100 * rest["share_of_a_core"][side]["median"] for side in COST_SIDES]),
-        ("memory", "MB resident", 120.0, [rest["memory_bytes"][side]["resident"] / 1e6 for side in COST_SIDES]),
+        ("up", "seconds to /health", MOST_UP_S, [start["up_s"][side]["median"] for side in SIDES]),
+        ("idle", "% of a core", 100 * MOST_IDLE, [100 * rest["share_of_a_core"][side]["median"] for side in SIDES]),
+        ("memory", "MB resident", MOST_RESIDENT_MB, [rest["memory_bytes"][side]["resident"] / MB for side in SIDES]),
     )
     drawn, places = canvas("What does the daemon itself cost?", rows=4.5, columns=len(shown))
     for axes, (title, unit, most, values) in zip(places, shown, strict=True):
-        bars(axes, COST_SIDES, {title: values}, (OURS,))
+        bars(axes, SIDES, {title: values}, (OURS,))
         axes.containers[0][1].set_facecolor(OTHERS)
         axes.set_xlabel(unit)
         axes.set_xlim(0, 1.25 * max(most, *values))

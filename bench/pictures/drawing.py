@@ -20,11 +20,11 @@ DRAWN: tuple[Draw, ...] = (
 PICTURES = {draw.__name__: draw for draw in DRAWN}
 
 
-def draw(result: Result, directory: Path, ending: str = "svg") -> Path | None:
+def draw(result: Result, directory: Path) -> Path | None:
     """Draw a result's picture; returns its path, or None if that benchmark has none."""
     if result.bench not in PICTURES:
         return None
-    path = directory / f"{result.bench}.{ending}"
+    path = directory / f"{result.bench}.svg"
     with style():
         save(PICTURES[result.bench](result.figures), path, result.mark())
     return path

@@ -13,7 +13,6 @@ not counted. At the end the same with streams of a second demo model, which are 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 import tempfile
@@ -24,8 +23,8 @@ from typing import Any
 
 from bench.client import Target
 from bench.processes import run
-from bench.report import Report, Spread, machine, step
-from bench.while_loading.daemon import daemon, paced_engine
+from bench.report import Report, Spread, machine, print_skipped, step
+from bench.while_loading.daemon import loading_daemon, paced_engine
 from bench.while_loading.rounds import KINDS, Rounds
 
 MOST_RATIO = 1.2
@@ -52,7 +51,7 @@ async def measure(args: argparse.Namespace, cores: Cores) -> None:
     host = machine()
     os.sched_setaffinity(0, cores.streams)  # and so all that is started from here
     with tempfile.TemporaryDirectory(prefix="arena-bench-") as directory:
-        async with paced_engine(args.pace) as paced, daemon(Path(directory), paced) as served:
+        async with paced_engine(args.pace) as paced, loading_daemon(Path(directory), paced) as served:
             through = Target("arena-server", served.port)
             served.engines_on(cores.loads)
             async with step("the zygote's imports and the first load, not counted"):
@@ -120,10 +119,7 @@ def main() -> int:
     args = parser.parse_args()
     cores = share_cores(sorted(os.sched_getaffinity(0)))
     if cores is None:
-        reason = "there is one core, and so no other for the load"
-        print(f"while_loading: not measured: {reason}")
-        if args.json:
-            print(json.dumps({"bench": "while_loading", "skipped": reason}))
+        print_skipped("while_loading", "there is one core, and so no other for the load", as_json=args.json)
         return 0
     return run(lambda: measure(args, cores))
 

@@ -9,15 +9,17 @@ import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import psutil
-import yaml
 
-from arena_server.demo.daemon import ENGINE_ARGS, free_port, health, running_daemon
+from arena_server.demo.daemon import ENGINE_ARGS, free_port, health
 from arena_server.demo.models import make_demo_models
-from arena_server.errors import ArenaError
 from bench.client import Target
+from bench.completion import complete
+from bench.daemon import daemon
+from bench.own_cpu import own_cpu_s
 from bench.processes import BenchError, running, until_healthy
 from bench.stand_in import MODEL
 
@@ -28,21 +30,18 @@ POLL_S = 0.05
 
 @dataclass(frozen=True, slots=True)
 class Daemon:
-    """The real one: a client for it, where its streams are to be had, and the zygote that its engines come from."""
+    """The real one: a client for it, where its streams are to be had, its process, and what its engines come from."""
 
     client: aiohttp.ClientSession
     port: int
+    process: psutil.Process
     zygote: psutil.Process
     free: str  # the demo model that streams
     loaded: str  # and the one that is loaded meanwhile
 
     def cpu_s(self) -> float:
         """CPU seconds that the daemon's own process has used so far."""
-        daemon = self.zygote.parent()
-        if daemon is None:
-            raise BenchError("the daemon is gone")
-        times = daemon.cpu_times()
-        return float(times.user + times.system)
+        return own_cpu_s(self.process.pid)
 
     def engines_on(self, cores: frozenset[int]) -> None:
         """Engines to come run on these cores, as the zygote does from now on."""
@@ -51,11 +50,8 @@ class Daemon:
     async def load(self, model: str) -> float:
         """Ask a cold model for a token; returns the seconds until that came."""
         began = time.perf_counter()
-        body = {"model": model, "prompt": "The sea", "max_tokens": 1}
-        async with asyncio.timeout(LOAD_LIMIT_S), self.client.post("/v1/completions", json=body) as response:
-            if response.status != 200:
-                raise BenchError(f"{model} answered {response.status}: {await response.text()}")
-            await response.read()
+        async with asyncio.timeout(LOAD_LIMIT_S):
+            await complete(self.client, model)
         return time.perf_counter() - began
 
     async def stop(self, model: str) -> None:
@@ -86,27 +82,16 @@ async def paced_engine(pace: float) -> AsyncIterator[Target]:
 
 
 @contextlib.asynccontextmanager
-async def daemon(directory: Path, paced: Target) -> AsyncIterator[Daemon]:
+async def loading_daemon(directory: Path, paced: Target) -> AsyncIterator[Daemon]:
     """The daemon over two demo models and the stand-in, which it takes for a server elsewhere."""
     models = await asyncio.to_thread(make_demo_models, directory / "models", report=lambda _: None)
-    port = free_port(0)
     local = {"gpu_memory_utilization": 0.05, "engine_args": dict(ENGINE_ARGS)}
-    content = {
-        "server": {"port": port},
-        "state_dir": str(directory / "state"),
-        "run_dir": str(directory / "run"),
-        "models": {
-            MODEL: {"model": MODEL, "backend_url": f"http://127.0.0.1:{paced.address}/v1"},
-            **{model.name: {"model": str(model.path), **local} for model in models[:2]},
-        },
+    parts: dict[str, dict[str, Any]] = {
+        MODEL: {"model": MODEL, "backend_url": f"http://127.0.0.1:{paced.address}/v1"},
+        **{model.name: {"model": str(model.path), **local} for model in models[:2]},
     }
-    config = directory / "arena.yaml"
-    await asyncio.to_thread(config.write_text, yaml.safe_dump(content, sort_keys=False))
-    try:
-        async with running_daemon(config, directory / "log", f"http://127.0.0.1:{port}") as client:
-            yield Daemon(client, port, find_zygote(), models[0].name, models[1].name)
-    except ArenaError as e:
-        raise BenchError(str(e)) from e
+    async with daemon(directory, parts) as served:
+        yield Daemon(served.client, served.port, served.process, find_zygote(), models[0].name, models[1].name)
 
 
 def find_zygote() -> psutil.Process:

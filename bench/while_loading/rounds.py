@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bench.client import Target
-from bench.leaderboard import gaps_ms
+from bench.gaps import gaps_ms
 from bench.processes import BenchError
 from bench.report import percentile, spread
 from bench.while_loading.daemon import Daemon

@@ -11,7 +11,8 @@ import pytest
 from bench import cost, stand_in
 from bench.bare_app import Beat, events_of
 from bench.cost_memory import figures_of
-from bench.cost_sides import Memory, own_cpu_s
+from bench.cost_sides import Memory
+from bench.own_cpu import own_cpu_s
 from bench.report import machine, spread
 from tests.bench.program import report_of
 
@@ -37,7 +38,6 @@ def _figures(up_s: float = 1.0, share: float = 0.005, resident_mb: float = 120.0
         "before_bytes": once,
         "bytes_per_1000": {"200": once, "1000": once},
         "after_bytes": once,
-        "median_bytes_with": {"200": 1, "1000": 1},
     }
     held = Memory(int(resident_mb * 1e6), 1, 1)
     return {

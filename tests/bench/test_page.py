@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import re
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -82,6 +83,11 @@ def test_a_section_says_all_of_a_result(benchmark: Any) -> None:
         f"benchmarks/{benchmark.name}.svg",
     ):  # fmt: skip
         assert part in said
+
+
+def test_all_commands_that_a_result_took_are_in_one_block() -> None:
+    result = replace(a_result("gpu_swap"), command="python -m one\npython -m other")
+    assert section(CATALOGUE[0], result, False).endswith("\n\n    python -m one\n    python -m other")
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -10,8 +11,8 @@ import pytest
 
 from bench import suite
 from bench.catalogue import CATALOGUE, Benchmark, Need, chosen
-from bench.result import parse
-from bench.suite import Outcome, outcome_of, run_one, why_skipped
+from bench.result import keep, parse
+from bench.suite import Outcome, outcome_of, run_one, split, why_skipped
 from tests.bench.program import output_of
 
 BENCHMARK = Benchmark("overhead", "what it measures")
@@ -23,6 +24,13 @@ REPORT = {
 
 def an_outcome(status: int, output: str) -> Outcome:
     return outcome_of(BENCHMARK, "python -m bench.overhead", "abc", datetime.now(UTC), 3.0, status, output)
+
+
+def a_package(directory: Path, programs: Mapping[str, str]) -> None:
+    """Benchmarks of these names, in their sources."""
+    (directory / "bench").mkdir()
+    for name, source in {"__init__": "", **programs}.items():
+        (directory / "bench" / f"{name}.py").write_text(source)
 
 
 def test_a_goal_that_is_not_met_is_a_result() -> None:
@@ -54,7 +62,7 @@ async def test_a_benchmark_is_run_and_its_report_kept(tmp_path: Path) -> None:
     options = ("--requests", "2", "--streams", "1", "--tokens", "5", "--seconds", "0.2")
     outcome = await run_one(BENCHMARK, options, "abc")
     assert outcome.result is not None, outcome.failed
-    suite.keep(tmp_path / "new" / "overhead.json", outcome.result)
+    keep(tmp_path / "new" / "overhead.json", outcome.result)
     kept = parse((tmp_path / "new" / "overhead.json").read_text())
     assert kept.command == f"python -m bench.overhead {' '.join(options)} --json"
     assert (kept.bench, kept.commit) == ("overhead", "abc")
@@ -62,14 +70,38 @@ async def test_a_benchmark_is_run_and_its_report_kept(tmp_path: Path) -> None:
     assert kept.figures["one_client"]["requests"] == 2
 
 
+def test_what_comes_after_two_dashes_is_the_benchmarks() -> None:
+    assert split(["gpu_swap", "--out", "x", "--", "--only", "swaps", "--", "y"]) == (
+        ["gpu_swap", "--out", "x"],
+        ["--only", "swaps", "--", "y"],
+    )
+    assert split(["cost"]) == (["cost"], [])
+
+
+async def test_options_of_its_own_are_given_to_a_benchmark_and_kept_with_its_result(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a_package(tmp_path, {"good": f"import sys; assert sys.argv[1] == '--only'; print({json.dumps(REPORT)!r})"})
+    monkeypatch.chdir(tmp_path)
+    (good,) = await suite.run_all([Benchmark("good", "")], None, tmp_path / "out", ["--only", "swaps"])
+    assert good.result is not None, good.failed
+    assert good.result.command == "python -m bench.good --only swaps --json"
+
+
+@pytest.mark.parametrize("names", [[], ["overhead", "cost"]])
+def test_options_of_no_one_benchmark_are_refused(
+    names: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["suite", *names, "--list", "--", "--requests", "2"])
+    with pytest.raises(SystemExit, match="2"):
+        suite.main()
+    assert "--requests 2 is for one benchmark" in capsys.readouterr().err
+
+
 async def test_one_that_fails_does_not_end_the_suite(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    package = tmp_path / "bench"
-    package.mkdir()
-    (package / "__init__.py").touch()
-    (package / "good.py").write_text(f"print({json.dumps(json.dumps(REPORT))})")
-    (package / "bad.py").write_text("raise SystemExit(3)")
+    a_package(tmp_path, {"good": f"print({json.dumps(REPORT)!r})", "bad": "raise SystemExit(3)"})
     monkeypatch.chdir(tmp_path)  # `python -m` looks there first
     benchmarks = [Benchmark(name, "") for name in ("bad", "good")]
     bad, good = await suite.run_all(benchmarks, None, tmp_path / "out")

@@ -22,13 +22,12 @@ from bench import gpu_setup, gpu_swap
 from bench.gpu_setup import DEMO, NAMES, Setup, Subject, default_size, make_setup, why_no_gpu
 from bench.gpu_swap import Engines
 from bench.processes import BenchError
-from bench.report import Spread, machine, spread
+from tests.gpu.swap_figures import BYTES, GIB, HOST, seconds_of, swap_of
 from tests.support.fake_engine import FakeEngine
 from tests.support.fake_probe import TOTAL_BYTES, FakeProbe
 from tests.support.simulated_memory import SimulatedMemory
 
 ROOT = Path(__file__).parents[2]
-GIB = 1 << 30
 
 
 @pytest.mark.skipif(why_no_gpu() is None, reason="there is a GPU: it would run for minutes")
@@ -45,40 +44,29 @@ async def test_without_a_gpu_it_says_why_and_ends_well() -> None:
 
 
 def figures(wake_s: list[float], *, dry_run: bool = False) -> dict[str, object]:
-    seconds: dict[str, Spread] = {"vllm": spread([40.0, 30.0, 60.0]), "load": spread([10.0])}
-    for level in (1, 2):
-        seconds[f"sleep_{level}"] = seconds[f"first_token_{level}"] = spread([1.0])
-        seconds[f"wake_{level}"] = spread(wake_s)
-    kinds = ("load_peak", "awake", "weights", "asleep_1", "asleep_2")
-    return {
-        "dry_run": dry_run,
-        "size": "1b",
-        "runs": 3,
-        "seconds": seconds,
-        "bytes": {**dict.fromkeys(kinds, GIB), "load_peak": None},
-        "swap_s": {level: {"quiet": spread([1.0]), "busy": spread([2.0])} for level in (0, 1, 2)},
-    }
+    swaps = {level: swap_of(1.0) for level in ("0", "1", "2")}
+    return {"dry_run": dry_run, "size": "1b", "seconds": seconds_of(wake_s), "bytes": BYTES, "swap_s": swaps}
 
 
 def test_it_is_judged_by_the_medians_and_a_dry_run_meets_nothing() -> None:
-    host = {**machine(), "device": "x", "device_gib": 1, "torch": "2", "driver": "5"}
-    good = gpu_swap.report(host, figures([1.0, 2.0, 9.0]))
+    good = gpu_swap.report(HOST, figures([1.0, 2.0, 9.0]))
     assert good.met
     assert good.figures["ratios"]["wake_1"] == 20
     assert any("1,024 MiB" in line for line in good.lines)
     assert any("not measured" in line for line in good.lines)
-    assert not gpu_swap.report(host, figures([1.0, 2.1, 9.0])).met
-    assert not gpu_swap.report(host, figures([1.0], dry_run=True)).met
+    assert not gpu_swap.report(HOST, figures([1.0, 2.1, 9.0])).met
+    dry = gpu_swap.report(HOST, figures([1.0], dry_run=True))
+    assert not dry.met
+    assert dry.goal == f"{good.goal} (of a GPU: a dry run cannot meet it)"
 
 
 def test_without_the_engines_nothing_is_met() -> None:
-    host = {**machine(), "device": "x", "device_gib": 1, "torch": "2", "driver": "5"}
     swaps = {name: value for name, value in figures([1.0]).items() if name not in ("seconds", "bytes")}
-    found = gpu_swap.report(host, swaps)
+    found = gpu_swap.report(HOST, swaps)
     assert not found.met
     assert "not measured with --only swaps" in found.goal
     assert sum("clients on the other" in line for line in found.lines) == 3
-    engines = gpu_swap.report(host, {**figures([1.0]), "swap_s": {}})
+    engines = gpu_swap.report(HOST, {**figures([1.0]), "swap_s": {}})
     assert engines.met
     assert not any("Swaps" in line for line in engines.lines)
 

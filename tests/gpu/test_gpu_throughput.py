@@ -10,10 +10,8 @@ import pytest
 from bench.client import Answer, Load
 from bench.gpu_setup import why_no_gpu
 from bench.gpu_throughput import ARENA, SOCKET, VLLM, figures_of, report
-from bench.report import machine
 from tests.bench.program import output_of, report_of
-
-HOST = {**machine(), "device": "x", "device_gib": 1, "torch": "2", "driver": "5"}
+from tests.gpu.swap_figures import HOST
 
 
 def load(tokens: int) -> Load:

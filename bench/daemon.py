@@ -1,4 +1,4 @@
-"""The daemon over the models of bench/gpu_setup.py."""
+"""The daemon as a user starts it, over a benchmark's models."""
 
 from __future__ import annotations
 
@@ -15,14 +15,16 @@ import yaml
 
 from arena_server.demo.daemon import free_port, running_daemon
 from arena_server.errors import ArenaError
-from bench.gpu_setup import NAMES, Setup
 from bench.processes import BenchError
+
+Models = Mapping[str, Mapping[str, Any]]
 
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """A daemon that runs: a client for it, its port, and where its engines' sockets are."""
+    """A daemon that runs: its configuration, a client for it, its port, and where its engines' sockets are."""
 
+    config: Path
     client: aiohttp.ClientSession
     port: int
     run_dir: Path
@@ -33,32 +35,30 @@ class Served:
         (directory,) = self.run_dir.iterdir()
         return psutil.Process(int(directory.name))
 
+    @property
+    def engine_socket(self) -> Path:
+        """That of the one engine that is up."""
+        (socket,) = self.run_dir.glob("*/*/http.sock")
+        return socket
+
 
 @contextlib.asynccontextmanager
 async def daemon(
-    directory: Path, name: str, models: Mapping[str, Mapping[str, Any]], pool: Mapping[str, Any]
+    directory: Path, models: Models, pool: Mapping[str, Any] | None = None, *, name: str = "arena"
 ) -> AsyncIterator[Served]:
-    """The daemon over these models, up; what it keeps is called after `name`."""
+    """The daemon over these models, up; what it keeps in `directory` is called after `name`. Raises BenchError."""
     port = free_port(0)
-    config, log = directory / f"arena-{name}.yaml", directory / f"daemon-{name}.log"
+    config, log = directory / f"{name}.yaml", directory / f"{name}.log"
     content = {
         "server": {"port": port},
-        "pool": dict(pool),
-        "state_dir": str(directory / f"state-{name}"),
-        "run_dir": str(directory / "run"),
+        "pool": dict(pool or {}),
+        "state_dir": str(directory / f"{name}-state"),
+        "run_dir": str(directory / "run"),  # short, for sockets are in it
         "models": {model: dict(part) for model, part in models.items()},
     }
     await asyncio.to_thread(config.write_text, yaml.safe_dump(content, sort_keys=False))
     try:
         async with running_daemon(config, log, f"http://127.0.0.1:{port}") as client:
-            yield Served(client, port, directory / "run")
+            yield Served(config, client, port, directory / "run")
     except ArenaError as e:
         raise BenchError(str(e)) from e
-
-
-@contextlib.asynccontextmanager
-async def swapping_daemon(setup: Setup, directory: Path, level: int) -> AsyncIterator[aiohttp.ClientSession]:
-    """A client for a daemon over both models, with room for one, that sleep at `level` when they have to leave."""
-    models = {name: setup.model_config(name, sleep_level=level) for name in NAMES}
-    async with daemon(directory, str(level), models, {**setup.pool_config(), "patience_s": 0}) as served:
-        yield served.client
