@@ -19,6 +19,9 @@ Rules, each with the failure it prevents:
   Where only busy ones could make room, the evictor waits as long as the swap would cost, then they drain: no new
   tickets, running ones finish. (Without the wait two models would swap on every request; without the drain steady
   traffic on one would starve the other.) Meanwhile idle ones leave, if that makes room for one of its models already.
+- While that wait lasts, idle models that somebody in the queue wants and that cannot sleep are spared, if busy ones
+  that are not would make room. (Each would be stopped, and loaded again next.)
+- Of the models that one waiter lacks, that which most others wait for comes up first. (They would wait for both.)
 - An idle victim serves on until its devices are at rest and it can go. (It would be closed for all of another's load.)
 - Who leaves sleeps, if it can and there is host RAM; sleepers are stopped, the least recently used first, where their
   RAM, or what they still hold of a device, is needed. (A sleeper is worth less than one that has to leave.)

@@ -30,6 +30,11 @@ class Candidate:
         """The least first: who is wanted last, or not at all; then the least recently used."""
         return (-self.turn, self.last_used, self.name)
 
+    @property
+    def dear(self) -> bool:
+        """Whether somebody in the queue wants it, and it could not come back but by a load."""
+        return self.asleep is None and self.turn < math.inf
+
 
 @dataclass(frozen=True, slots=True)
 class Victims:
@@ -49,16 +54,22 @@ class Victims:
         return frozenset((*self.sleep, *self.stop))
 
 
-def choose_victims(ledger: Ledger, wanted: Mapping[str, Holding], candidates: Sequence[Candidate]) -> Victims:
+def choose_victims(
+    ledger: Ledger, wanted: Mapping[str, Holding], candidates: Sequence[Candidate], *, sparing: bool = False
+) -> Victims:
     """The models whose leaving lets all `wanted` hold what they want.
 
     First who is no longer awake: as few as possible, idle ones before busy ones, then least recently used first, as if
     every sleeper could be stopped (another who sleeps is cheaper than another who has to leave). Then, of those and of
-    all sleepers, as many as fit beside `wanted` are (or stay) asleep, the most recently used ones.
+    all sleepers, as many as fit beside `wanted` are (or stay) asleep, the most recently used ones. `sparing`: the dear
+    ones after all others, even busy ones.
     """
     sleepers = [c for c in candidates if c.sleeper]
     # One that was asked to leave goes on with it: its leases would else grow again each time another looked better.
-    order = sorted((c for c in candidates if not c.sleeper), key=lambda c: (c.busy, not c.leaving, *c.worth))
+    order = sorted(
+        (c for c in candidates if not c.sleeper),
+        key=lambda c: (sparing and c.dear, c.busy, not c.leaving, *c.worth),
+    )
     without_sleepers = ledger.copy(without=[c.name for c in sleepers])
     leaving = _free(without_sleepers, wanted, order)
     if leaving is None:

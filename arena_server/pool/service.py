@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 
 from arena_server.pool.books import Books
@@ -61,6 +62,7 @@ class Service(Books):
         claimed: set[int] = set()  # devices whose next transition belongs to somebody older
         counted_on: set[str] = set()
         seen: set[frozenset[str]] = set()
+        asked_for = Counter(name for waiter in self.queue for name in waiter.models)
         for waiter in self.queue:
             if waiter.models in seen:
                 continue  # what there was to do for them is done; a long queue must not cost each event its length
@@ -68,12 +70,13 @@ class Service(Books):
             if self._hopeless(waiter):
                 continue
             counted_on |= waiter.models
-            needs = self._needs(waiter)
+            # Of a battle's two the one first that more wait for: they need not wait for the other.
+            needs = sorted(self._needs(waiter), key=lambda m: -asked_for[m.name])
             if not needs:
                 continue
             wanted = _awake(needs)
             if waiter.ticket == self._evictor:
-                self._evict_for(waiter, self._needs_room(waiter), counted_on, now)
+                self._evict_for(waiter, [m for m in needs if m.local], counted_on, now)
                 its_turn = True
             else:
                 # Somebody older may need the same: it is not theirs that this one may start.
@@ -111,7 +114,8 @@ class Service(Books):
     def _victims_now(self, waiter: Waiter, needs: Sequence[Model], counted_on: set[str], now: float) -> Victims:
         """Who has to leave for the evictor, as far as its patience with busy ones allows by now."""
         candidates = self._candidates(counted_on)
-        victims = choose_victims(self._after_dismissals(), _awake(needs), candidates)
+        plan, wanted = self._after_dismissals(), _awake(needs)
+        victims = choose_victims(plan, wanted, candidates, sparing=True)
         if not victims.enough:
             return Victims()
         if not victims.any_busy:
@@ -120,7 +124,8 @@ class Service(Books):
         if waiter.patient_until is None:
             waiter.patient_until = now + self._patience(needs, victims)
         if now >= waiter.patient_until:
-            return victims
+            # Not `sparing`: a busy one may take longer than any load.
+            return choose_victims(plan, wanted, candidates)
         return self._meanwhile(needs, [c for c in candidates if c.sleeper or c.name in victims.leaving])
 
     def _meanwhile(self, needs: Sequence[Model], candidates: Sequence[Candidate]) -> Victims:

@@ -347,10 +347,10 @@ def test_a_waiter_for_two_devices_gets_its_moment_when_both_are_at_rest() -> Non
 
 
 def test_a_model_that_came_up_is_not_evicted_before_one_of_its_waiters_was_served() -> None:
-    world = scene("a", "b", "c", room=2)
+    world = scene("a", "b", "c", "d", room=2)
     first = world.request("a")
     world.request("b", "c")
-    world.request("a", "c")
+    world.request("a", "d")
     world.release(first)
     world.loaded("a")
     assert world.at(AWAKE) == ["a"]
@@ -362,10 +362,10 @@ def test_a_model_that_came_up_is_not_evicted_before_one_of_its_waiters_was_serve
 
 
 def test_a_passer_by_does_not_end_that_protection() -> None:
-    world = scene("a", "b", "c", room=2)
+    world = scene("a", "b", "c", "d", room=2)
     first = world.request("a")
     world.request("b", "c")
-    world.request("a", "c")
+    world.request("a", "d")
     world.release(first)
     world.loaded("a")
     passer_by = world.request("a")
@@ -437,3 +437,28 @@ def test_the_patience_begins_when_the_last_idle_victim_is_asked() -> None:
     world.request("a")
     world.request("b")
     assert world.core.next_deadline(world.now) == world.now + 5.0
+
+
+def test_of_two_that_are_wanted_together_the_one_first_that_more_wait_for() -> None:
+    world = scene("a", "b", "c", room=3)
+    world.request("c")
+    world.request("a", "b")
+    other = world.request("b")
+    world.loaded("c")
+    assert orders(world)[1:] == [Load("b")]
+    world.loaded("b")
+    assert orders(world) == [Grant(other), Load("a")]
+
+
+def test_room_is_made_first_for_the_one_that_more_wait_for() -> None:
+    world = scene("a", "b", "c", "d", room=2, patience_s=5.0)
+    wake(world, "c")
+    hold(world, "d")
+    world.now += 1.0
+    world.request("a", "b")
+    assert world.at(STOPPING) == ["c"]
+    other = world.request("b")
+    world.stopped("c")
+    assert orders(world) == [Load("b")], "d is busy, so there is room for one of them"
+    world.loaded("b")
+    assert orders(world) == [Grant(other)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import pytest
@@ -144,6 +145,18 @@ def test_idle_models_leave_before_busy_ones_and_then_the_least_recently_used() -
     assert choose_victims(books, want(3), models) == Victims(stop=("c", "b", "a"), any_busy=True)
 
 
+def test_sparing_a_wanted_one_that_cannot_sleep_leaves_after_the_busy_ones() -> None:
+    books = ledger({name: on(1) for name in "abc"})
+    dear = Candidate("a", None, 0.0, turn=1)
+    models = [dear, busy("b", 0.0), idle("c", 1.0)]
+    assert choose_victims(books, want(1), models, sparing=True).stop == ("c",)
+    assert choose_victims(books, want(2), models, sparing=True).stop == ("c", "b")
+    assert choose_victims(books, want(3), models, sparing=True).stop == ("c", "b", "a")
+    assert choose_victims(books, want(2), models).stop == ("c", "a")
+    can_sleep = Candidate("a", sleeping(), 0.0, turn=1)
+    assert choose_victims(books, want(1), [can_sleep, busy("b", 0.0)], sparing=True).sleep == ("a",)
+
+
 def test_models_that_are_not_needed_in_the_end_are_spared() -> None:
     books = ledger({"small": on(1), "big": on(2)})
     assert choose_victims(books, want(2), [idle("small", 0.0), idle("big", 1.0)]).stop == ("big",)
@@ -254,9 +267,10 @@ def situations(draw: st.DrawFn) -> tuple[Ledger, dict[str, Holding], list[Candid
         can_sleep = draw(st.booleans()) and not is_sleeper
         last_used = draw(st.sampled_from([0.0, 1.0, 2.0]))
         is_busy, leaving = (not is_sleeper and draw(st.booleans()) for _ in range(2))
+        turn = draw(st.sampled_from([math.inf, math.inf, 0.0, 1.0]))
         if draw(st.sampled_from([True, True, True, False])):
             candidates.append(
-                Candidate(name, asleep if can_sleep else None, last_used, is_busy, leaving, sleeper=is_sleeper)
+                Candidate(name, asleep if can_sleep else None, last_used, is_busy, leaving, is_sleeper, turn)
             )
     room = {d: sum(h.device_bytes.get(d, 0) for h in held.values()) + draw(st.integers(0, 4)) for d in (0, 1)}
     max_awake = draw(st.none() | st.integers(max(1, len(held)), 7))
@@ -269,13 +283,13 @@ def situations(draw: st.DrawFn) -> tuple[Ledger, dict[str, Holding], list[Candid
 
 
 @settings(max_examples=500, derandomize=True, deadline=None, database=None)
-@given(situations())
+@given(situations(), st.booleans())
 def test_victims_are_as_few_and_as_idle_as_they_can_be(
-    situation: tuple[Ledger, dict[str, Holding], list[Candidate]],
+    situation: tuple[Ledger, dict[str, Holding], list[Candidate]], sparing: bool
 ) -> None:
     books, wanted, candidates = situation
     before = dict(books.held)
-    victims = choose_victims(books, wanted, candidates)
+    victims = choose_victims(books, wanted, candidates, sparing=sparing)
     assert books.held == before
     by_name = {c.name: c for c in candidates}
     assert len(victims.sleep) + len(victims.stop) == len(victims.leaving)
@@ -305,5 +319,8 @@ def test_victims_are_as_few_and_as_idle_as_they_can_be(
             assert short_without(set(victims.stop) - {name}, {**to_sleep, name: asleep})
 
     assert victims.any_busy == any(by_name[name].busy for name in victims.leaving)
-    if not short_without({c.name for c in candidates if not c.busy}):
+    spared = {c.name for c in candidates if sparing and not c.sleeper and c.dear}
+    if not short_without({c.name for c in candidates if not c.busy and c.name not in spared}):
         assert not victims.any_busy
+    if not short_without(everybody - spared):
+        assert spared.isdisjoint(victims.leaving)
