@@ -42,10 +42,8 @@ def daemon(models: dict[str, DemoModel]) -> Iterator[Daemon]:
     configured = {name: model_config(m.path) for name, m in models.items()}
     configured["tiny-llama"]["aliases"] = ["gpt-4o", "meta/llama"]
     configured["tiny-llama"]["engine_args"] |= {"enable-auto-tool-choice": True, "tool-call-parser": "hermes"}
-    # One thread for each engine: where other work goes on, two wait for each other most of the time.
-    env = {"OMP_NUM_THREADS": "1"}
     with (
         tempfile.TemporaryDirectory(prefix="arena-") as path,
-        Daemon(Path(path), configured, env=env, pool={"max_awake_models": 2}) as running,
+        Daemon(Path(path), configured, pool={"max_awake_models": 2}) as running,
     ):
         yield running

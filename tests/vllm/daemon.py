@@ -44,7 +44,8 @@ class Daemon:
         self, directory: Path, models: Mapping[str, Any], *, env: Mapping[str, str] | None = None, **config: Any
     ) -> None:
         """`config` are further sections of the configuration, `env` further environment variables."""
-        self.env = {**os.environ, **(env or {})}
+        # One thread for each engine: where other work goes on, two wait for each other most of the time.
+        self.env = {**os.environ, "OMP_NUM_THREADS": "1", **(env or {})}
         self.directory = directory
         self.port = free_port(0)
         self.url = f"http://127.0.0.1:{self.port}"

@@ -15,6 +15,8 @@ from arena_server.demo.models import DemoModel
 from tests.vllm.daemon import ENDLESS, Daemon, model_config
 from tests.vllm.test_serving import LLAMA, MISTRAL, Stream, greedy
 
+pytestmark = pytest.mark.alone
+
 STREAMS = 4
 # On a busy machine a process may get no processor for longer than any operation here takes.
 ROUNDS = 7

@@ -20,8 +20,7 @@ CHANGED_UNDER = 1000  # tokens of an answer that is running then
 
 @pytest.fixture(scope="module")
 def daemon(directory: Path, models: dict[str, DemoModel]) -> Iterator[Daemon]:
-    # One thread for each engine, though at first there is only one of them.
-    with Daemon(directory, {LLAMA: model_config(models[LLAMA].path)}, env={"OMP_NUM_THREADS": "1"}) as running:
+    with Daemon(directory, {LLAMA: model_config(models[LLAMA].path)}) as running:
         yield running
 
 

@@ -29,7 +29,7 @@ def there(models: dict[str, DemoModel]) -> Iterator[Daemon]:
     """The server that is killed."""
     with tempfile.TemporaryDirectory(prefix="arena-") as path:
         configured = {LLAMA: model_config(models[LLAMA].path, preload=True)}
-        with Daemon(Path(path), configured, env={"OMP_NUM_THREADS": "1"}) as running:
+        with Daemon(Path(path), configured) as running:
             yield running
 
 
