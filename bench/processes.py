@@ -67,7 +67,8 @@ async def running(
         stderr=stderr,
         # What is installed has its bytecode: no benchmark measures how it is made.
         env={name: value for name, value in {**os.environ, **(env or {})}.items() if name != "PYTHONDONTWRITEBYTECODE"},
-        start_new_session=True,  # Ctrl-C is for the benchmark, which then ends this in order
+        # Ctrl-C is for the benchmark, which then ends this in order. (Not in a session of its own: see demo/daemon.py.)
+        preexec_fn=os.setpgrp,
     )
     try:
         yield process

@@ -57,7 +57,10 @@ async def running_daemon(config: Path, log: Path, base_url: str) -> AsyncIterato
             stdout=output,
             stderr=output,
             env=environment,
-            start_new_session=True,  # Ctrl-C is for the demo, which then ends the daemon in order
+            # Ctrl-C is for the demo, which then ends the daemon in order. Not in a session of its own: Linux shares the
+            # cores out between sessions (sched(7), autogroup), and while two processes of vLLM waited for each other
+            # in one (sched_yield), Linux 6.18 kept who listened in another from its core for up to 2.5 s.
+            preexec_fn=os.setpgrp,  # `process_group` is unknown to uvloop
         )
     try:
         async with aiohttp.ClientSession(base_url, timeout=aiohttp.ClientTimeout(total=None)) as client:

@@ -133,7 +133,7 @@ class Daemon:
                 [sys.executable, "-m", "arena_server", "serve", "--config", str(self.config)],
                 stdout=log,
                 stderr=log,
-                start_new_session=True,
+                process_group=0,  # as the demo's (see there)
                 env=self.env,
             )
         self.wait_until(self._healthy, "the daemon to answer", wait_s)
