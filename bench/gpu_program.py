@@ -36,7 +36,7 @@ async def prepared(args: argparse.Namespace) -> AsyncIterator[Prepared]:
     """Write the models unless they are there. Raises BenchError."""
     host = machine()
     with tempfile.TemporaryDirectory(prefix="arena-bench-") as directory:
-        async with step("two models"):
+        async with step("the models"):
             setup = await asyncio.to_thread(make_setup, args.models or Path(directory, "models"), args.size)
         yield Prepared(setup, Path(directory), {**host, **about_device(setup)})
 
@@ -55,7 +55,7 @@ def about_device(setup: Setup) -> dict[str, Any]:
 def about_lines(host: Mapping[str, Any], figures: Mapping[str, Any]) -> list[str]:
     """The same in words."""
     return [
-        f"On {host['device']}, {host['device_gib']} GiB; models of size {figures['size']}; torch {host['torch']}, "
+        f"On {host['device']}, {host['device_gib']} GiB; model size {figures['size']}; torch {host['torch']}, "
         f"driver {host['driver']}",
         *(["A dry run on the CPU, to try the program: these figures say nothing of a GPU."] * figures["dry_run"]),
     ]

@@ -1,4 +1,4 @@
-"""Makes one result of several that `bench.gpu_swap` ended with, each a part of it: for machines lent for minutes.
+"""Makes one result of several that `bench.gpu_swap` ended with, each a part: for machines that can be had for minutes.
 
 python -m bench.suite gpu_swap --out parts/engines -- --only engines
 python -m bench.suite gpu_swap --out parts/level-1 -- --only swaps --levels 1
@@ -18,7 +18,7 @@ from bench.gpu_swap import BENCH, report
 from bench.report import Spread
 from bench.result import RESULTS, Result, keep, parse
 
-# The rest of what is said of a machine must be the same. Of one kind, one lent later may have a little less RAM.
+# The rest of what is said of a machine must be the same. Of one kind, another one may have a little less RAM.
 MAY_DIFFER = frozenset({"load_average", "memory_gib"})
 
 

@@ -105,5 +105,5 @@ async def until_healthy(
                             return
                 await asyncio.sleep(HEALTH_POLL_S)
     state = "did not answer" if process.returncode is None else f"ended with status {process.returncode}"
-    tail = f"; the end of what it said:\n{log.read_text()[-2000:]}" if log is not None else ""  # noqa: ASYNC240
+    tail = f"; the end of what it said:\n{log.read_text(errors='replace')[-2000:]}" if log is not None else ""  # noqa: ASYNC240
     raise BenchError(f"process {process.pid} {state}{tail}")

@@ -15,6 +15,7 @@ import asyncio
 import contextlib
 import itertools
 import json
+import shlex
 import subprocess
 import sys
 import time
@@ -96,7 +97,7 @@ async def run_one(benchmark: Benchmark, options: Sequence[str], commit: str) -> 
     status = process.returncode
     assert status is not None
     outcome = outcome_of(
-        benchmark, " ".join(("python", *argv)), commit, began, time.monotonic() - clock, status, output
+        benchmark, shlex.join(("python", *argv)), commit, began, time.monotonic() - clock, status, output
     )
     shown = output.splitlines()[: None if outcome.failed else -1]  # the JSON is for the file
     print("\n".join(shown), flush=True)

@@ -14,6 +14,8 @@ ROOT = Path(__file__).parents[1]
 @pytest.fixture
 def scheduler(request: pytest.FixtureRequest) -> Together:
     """As the run's own hook makes it, without workers."""
+    if not request.config.pluginmanager.hasplugin("xdist"):
+        pytest.skip("without pytest-xdist nothing is given to workers")
     option = request.config.option
     made = []
     for dist in ("load", "loadfile"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import sys
+from pathlib import Path
 
 import aiohttp
 import psutil
@@ -77,3 +78,16 @@ async def test_a_program_is_waited_for_where_it_says_that_it_is_up() -> None:
                 await until_healthy(client, process, 0.1)
     finally:
         await runner.cleanup()
+
+
+async def test_what_a_program_said_is_told_whatever_it_is(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    program = "import sys; sys.stdout.buffer.write(b'caf\\xe9 \\xe2\\x96\\n'); sys.exit(3)"
+    with log.open("wb") as output:
+        async with (
+            running("-c", program, stdout=output) as process,
+            aiohttp.ClientSession("http://127.0.0.1:9") as client,
+        ):
+            await process.wait()
+            with pytest.raises(BenchError, match=r"(?s)ended with status 3.*caf"):
+                await until_healthy(client, process, 30, log)

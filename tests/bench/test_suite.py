@@ -83,9 +83,9 @@ async def test_options_of_its_own_are_given_to_a_benchmark_and_kept_with_its_res
 ) -> None:
     a_package(tmp_path, {"good": f"import sys; assert sys.argv[1] == '--only'; print({json.dumps(REPORT)!r})"})
     monkeypatch.chdir(tmp_path)
-    (good,) = await suite.run_all([Benchmark("good", "")], None, tmp_path / "out", ["--only", "swaps"])
+    (good,) = await suite.run_all([Benchmark("good", "")], None, tmp_path / "out", ["--only", "two swaps"])
     assert good.result is not None, good.failed
-    assert good.result.command == "python -m bench.good --only swaps --json"
+    assert good.result.command == "python -m bench.good --only 'two swaps' --json"
 
 
 @pytest.mark.parametrize("names", [[], ["overhead", "cost"]])
