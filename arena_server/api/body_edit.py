@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 
 from pydantic import JsonValue
 
@@ -77,11 +77,13 @@ def _json_edited(body: bytes, values: Mapping[str, bytes]) -> bytes:
     return _with_values(body, found, values, _more(body, end, pairs.values()), end)
 
 
-def _more(body: bytes, end: int, pairs: Iterable[tuple[bytes, bytes]]) -> bytes:
+def _more(body: bytes, end: int, pairs: Collection[tuple[bytes, bytes]]) -> bytes:
     """What is to come before the closing brace, which is at `end`."""
+    if not pairs:
+        return b""
     more = b", ".join([b"%b: %b" % pair for pair in pairs])
     is_first = body[:end].rstrip(_WHITESPACE).endswith(b"{")
-    return b", " + more if more and not is_first else more
+    return more if is_first else b", " + more
 
 
 def _with_values(body: bytes, found: Collection[Place], values: Mapping[str, bytes], more: bytes, end: int) -> bytes:

@@ -60,7 +60,7 @@ async def running_daemon(config: Path, log: Path, base_url: str) -> AsyncIterato
             # Ctrl-C is for the demo, which then ends the daemon in order. Not in a session of its own: Linux shares the
             # cores out between sessions (sched(7), autogroup), and while two processes of vLLM waited for each other
             # in one (sched_yield), Linux 6.18 kept who listened in another from its core for up to 2.5 s.
-            preexec_fn=os.setpgrp,  # `process_group` is unknown to uvloop
+            preexec_fn=os.setpgrp,  # `process_group` is unknown to uvloop, which the benchmarks run on
         )
     try:
         async with aiohttp.ClientSession(base_url, timeout=aiohttp.ClientTimeout(total=None)) as client:

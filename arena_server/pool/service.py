@@ -62,13 +62,12 @@ class Service(Books):
         claimed: set[int] = set()  # devices whose next transition belongs to somebody older
         counted_on: set[str] = set()
         seen: set[frozenset[str]] = set()
-        asked_for = Counter(name for waiter in self.queue for name in waiter.models)
-        for waiter in self.queue:
+        hopeful = self._hopeful()
+        asked_for = Counter(name for waiter in hopeful for name in waiter.models)
+        for waiter in hopeful:
             if waiter.models in seen:
                 continue  # what there was to do for them is done; a long queue must not cost each event its length
             seen.add(waiter.models)
-            if self._hopeless(waiter):
-                continue
             counted_on |= waiter.models
             # Of a battle's two the one first that more wait for: they need not wait for the other.
             needs = sorted(self._needs(waiter), key=lambda m: -asked_for[m.name])
@@ -119,7 +118,8 @@ class Service(Books):
         if not victims.enough:
             return Victims()
         if not victims.any_busy:
-            waiter.patient_until = None
+            if all(self._at_rest(self.models[name].spec.footprint) for name in victims.leaving):
+                waiter.patient_until = None  # else it may be busy again before it can go
             return victims
         if waiter.patient_until is None:
             waiter.patient_until = now + self._patience(needs, victims)
@@ -170,7 +170,7 @@ class Service(Books):
 
     def _candidates(self, counted_on: set[str]) -> list[Candidate]:
         turns: dict[str, int] = {}
-        for place, waiter in enumerate(self.queue):
+        for place, waiter in enumerate(self._hopeful()):
             for name in waiter.models:
                 turns.setdefault(name, place)
         candidates = []
@@ -263,6 +263,12 @@ class Service(Books):
         return not any(model.name in w.models for w in self.queue)
 
     # Small things
+
+    def _hopeful(self) -> list[Waiter]:
+        """Everybody in the queue who can be served as things are: for others nothing is kept, and nobody waits."""
+        kinds = {waiter.models: waiter for waiter in self.queue}  # a long queue must not cost each look its length
+        hopeless = {models for models, waiter in kinds.items() if self._hopeless(waiter)}
+        return [waiter for waiter in self.queue if waiter.models not in hopeless]
 
     def _patience(self, needs: Sequence[Model], victims: Victims) -> float:
         """Seconds the evictor bears with busy models before they drain.

@@ -23,6 +23,13 @@ class Scene:
 
 def crowded(wanted: ModelSpec) -> Scene:
     """While `last` loads, nobody can be put away; so by the time that the evictor may, the other waits already."""
+    crowd = crowding(wanted)
+    crowd.world.loaded("last")
+    return crowd
+
+
+def crowding(wanted: ModelSpec) -> Scene:
+    """The same before `last` is loaded."""
     others = [model(name, BIG) for name in ("busy", "last", "evictor", "next")]
     world = scene(wanted, *others, room=30, patience_s=PATIENCE_S)
     (busy,) = hold(world, "busy")
@@ -30,7 +37,6 @@ def crowded(wanted: ModelSpec) -> Scene:
     world.request("last")
     world.request("evictor")
     world.request("wanted", "next")
-    world.loaded("last")
     return Scene(world, busy)
 
 
@@ -57,3 +63,25 @@ def test_the_busy_ones_take_new_requests_meanwhile() -> None:
 def test_a_wanted_model_that_can_sleep_leaves_before_a_busy_one() -> None:
     world = crowded(sleeper("wanted", asleep=0)).world
     assert orders(world)[1:] == [Sleep("wanted")], "it is back sooner than anybody is done"
+
+
+def test_the_patience_does_not_begin_anew_when_the_busy_ones_rest_for_a_moment() -> None:
+    crowd = crowding(model("wanted", BIG))
+    world = crowd.world
+    world.tick(PATIENCE_S - 1)
+    world.release(crowd.busy)  # it cannot be put away, as `last` still loads
+    world.request("busy")
+    world.tick(1)
+    world.loaded("last")
+    assert orders(world)[1:] == [Stop("wanted")]
+
+
+def test_nobody_is_spared_for_one_who_cannot_be_served() -> None:
+    others = (model("busy", BIG), model("evictor", BIG), model("elsewhere", {1: 10}))
+    world = scene(model("wanted", BIG), *others, room=(20, 10), patience_s=PATIENCE_S)
+    hold(world, "busy")
+    wake(world, "wanted")
+    world.outside({1: 5})
+    world.request("wanted", "elsewhere")
+    world.request("evictor")
+    assert orders(world) == [Stop("wanted")]
